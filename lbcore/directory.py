@@ -1,0 +1,160 @@
+"""The hub: every source publishes into the `Directory`, everything that serves watches it.
+
+It holds one immutable `DirectorySnapshot` and replaces it whole, so a reader never sees half of a change. The invariant
+it keeps: absence of information (a source that fails) leaves the last good services in place and marks them stale;
+information of absence (a source that publishes without them) removes them. The two are never confused.
+
+Not thread-safe: publish and watch from the thread of one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from types import MappingProxyType
+
+import msgspec
+
+from lbcore.errors import InvalidSetting
+from lbcore.model import Endpoint, Locality
+from lbcore.policy import Policy, RoundRobin
+from lbcore.routing import Listener
+from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, OutlierDetection
+
+__all__ = ["Directory", "DirectorySnapshot", "ServiceSnapshot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSnapshot:
+    """All that is known of one service at one moment. Equal content has an equal `version`, in any process."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...] = ()
+    policy: Policy = field(default_factory=RoundRobin)
+    locality_weights: Mapping[Locality, int] = field(default_factory=dict)
+    overprovisioning_factor: int = 140
+    panic_threshold: float = 50.0
+    health_check: HealthCheck | None = None
+    outlier_detection: OutlierDetection | None = None
+    circuit_breakers: CircuitBreakers | None = None
+    drop_overload: DropOverload | None = None
+
+    @cached_property
+    def version(self) -> str:
+        """A hash of the content: the same across restarts and replicas, different after any change."""
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        content["policy"] = (type(self.policy).__name__, self.policy)
+        content["locality_weights"] = sorted((str(place), weight) for place, weight in self.locality_weights.items())
+        encoded = msgspec.json.encode(content, order="deterministic")
+        return hashlib.blake2b(encoded, digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectorySnapshot:
+    """Every service at one moment.
+
+    Fields:
+        revision: counts the changes in this process.
+        services: by name.
+        listeners: for Envoys that take them from here.
+        stale: why, by source, for each source whose services may be out of date.
+    """
+
+    revision: int = 0
+    services: Mapping[str, ServiceSnapshot] = field(default_factory=lambda: MappingProxyType({}))
+    listeners: tuple[Listener, ...] = ()
+    stale: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Directory:
+    """Service name to `ServiceSnapshot`, from any number of sources; readers watch it.
+
+    >>> directory = Directory()
+    >>> directory.publish("file", [ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80"),))])
+    True
+    >>> directory.current.services["web"].endpoints[0].address
+    '10.0.0.1:80'
+    """
+
+    def __init__(self) -> None:
+        self._current = DirectorySnapshot()
+        self._published: dict[str, tuple[dict[str, ServiceSnapshot], tuple[Listener, ...]]] = {}
+        self._awaited: set[str] = set()
+        self._watches: set[asyncio.Event] = set()
+
+    @property
+    def current(self) -> DirectorySnapshot:
+        """The newest snapshot; empty until the first source has published."""
+        return self._current
+
+    @property
+    def synced(self) -> bool:
+        """Whether every awaited source has published once. Until then nothing may be answered from here."""
+        return not self._awaited
+
+    def await_source(self, source: str) -> None:
+        """Holds `synced` back until this source has published for the first time."""
+        if source not in self._published:
+            self._awaited.add(source)
+
+    def publish(self, source: str, services: Iterable[ServiceSnapshot], listeners: Iterable[Listener] = ()) -> bool:
+        """Replaces all that `source` has said before; returns whether anything changed.
+
+        Raises `InvalidSetting` when another source already owns one of the services; then nothing changes.
+        """
+        mine = {service.name: service for service in services}
+        for other, (theirs, _) in self._published.items():
+            if other != source and (clash := mine.keys() & theirs.keys()):
+                raise InvalidSetting(f"service {min(clash)!r} of source {source!r}: source {other!r} already has it")
+        before = self._published.get(source, ({}, ()))[0]
+        # An unchanged service keeps its object, so that readers can skip it by identity.
+        mine = {name: before[name] if before.get(name) == service else service for name, service in mine.items()}
+        self._published[source] = (mine, tuple(listeners))
+        first_sync = source in self._awaited
+        self._awaited.discard(source)
+        stale = {other: why for other, why in self._current.stale.items() if other != source}
+        return self._replace(stale, notify=first_sync)
+
+    def mark_stale(self, source: str, reason: str) -> None:
+        """Says that a source fails: what it has published stays, and shows as possibly out of date."""
+        self._replace({**self._current.stale, source: reason}, notify=False)
+
+    async def watch(self) -> AsyncIterator[DirectorySnapshot]:
+        """Yields the current snapshot as soon as the directory is synced, then the newest one after each change.
+
+        A slow reader skips what lies between: it always gets the newest.
+        """
+        changed = asyncio.Event()
+        self._watches.add(changed)
+        seen: DirectorySnapshot | None = None
+        try:
+            while True:
+                if self.synced and self._current is not seen:
+                    seen = self._current
+                    yield seen
+                else:
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            self._watches.discard(changed)
+
+    def _replace(self, stale: Mapping[str, str], *, notify: bool) -> bool:
+        services = {name: service for theirs, _ in self._published.values() for name, service in theirs.items()}
+        listeners = tuple(listener for _, theirs in self._published.values() for listener in theirs)
+        old = self._current
+        content_changed = (services, listeners) != (old.services, old.listeners)
+        if content_changed or stale != old.stale:
+            self._current = DirectorySnapshot(
+                revision=old.revision + 1,
+                services=MappingProxyType(services),
+                listeners=listeners,
+                stale=MappingProxyType(dict(stale)),
+            )
+            notify = True
+        if notify:
+            for changed in self._watches:
+                changed.set()
+        return content_changed

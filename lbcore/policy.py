@@ -1,0 +1,146 @@
+"""The picking policies: what each does, when to choose it, what it costs. Values; the native core carries them out.
+
+Fields bear Envoy's own names and defaults (extensions/load_balancing_policies). Each value is checked when it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lbcore.errors import InvalidSetting
+from lbcore.settings import SlowStart
+from lbcore.validation import number, one_of, whole
+
+__all__ = ["LeastRequest", "Maglev", "Policy", "Random", "RingHash", "RoundRobin"]
+
+MAX_RING_SIZE = 8_388_608  # ring_hash.proto: both bounds are capped at 8M points
+MAX_TABLE_SIZE = 5_000_011  # maglev.proto: the largest prime it accepts
+
+HashFunction = Literal["xx_hash", "murmur_hash_2"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRobin:
+    """Endpoints in turn, each as often as its weight says.
+
+    Choose it when requests cost about the same and endpoints differ only by known weights; choose `LeastRequest` when
+    either varies. A pick is O(1), an update O(sum of the reduced weights).
+
+    Fields:
+        slow_start: ramp for endpoints that have just joined.
+
+    Source: Envoy round_robin; the order is a precomputed smooth schedule rather than a heap of deadlines.
+    """
+
+    slow_start: SlowStart | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Random:
+    """An endpoint at random, each as likely as its weight says.
+
+    Choose it when many clients without shared state must not fall into step. A pick is O(1) (alias table).
+
+    Source: Envoy random; there it ignores weights.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeastRequest:
+    """The endpoint with the fewest requests in flight, among a few sampled or among all; use it through `acquire`.
+
+    Choose it when requests differ in cost or endpoints in speed. A pick is O(choice_count), or O(endpoints) for a
+    full scan.
+
+    Fields:
+        choice_count: endpoints sampled (with replacement), 2 to 100.
+        selection_method: `n_choices` samples, `full_scan` looks at all and breaks ties at random.
+        active_request_bias: with unequal weights the score is (active + 1) ** bias / weight; 0.0 or more.
+        slow_start: ramp for endpoints that have just joined.
+
+    Raises `InvalidSetting`. Source: Envoy least_request; with unequal weights lbcore compares scores where Envoy
+    falls back to a weighted round robin.
+    """
+
+    choice_count: int = 2
+    selection_method: Literal["n_choices", "full_scan"] = "n_choices"
+    active_request_bias: float = 1.0
+    slow_start: SlowStart | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.choice_count, "choice_count", 2, 100)
+        one_of(self.selection_method, "selection_method", ("n_choices", "full_scan"))
+        number(self.active_request_bias, "active_request_bias", 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RingHash:
+    """Consistent hashing on a ring: the same key goes to the same endpoint, as in Envoy and gRPC.
+
+    Choose it for affinity when a change of membership must move as few keys as possible; `Maglev` is faster to build
+    and spreads more evenly. A pick is O(1) on average; an update is O(ring size).
+
+    Fields:
+        minimum_ring_size, maximum_ring_size: points on the ring, 1 to 8388608; 16 bytes each.
+        hash_function: `xx_hash` (XXH64, seed 0) or `murmur_hash_2`, for the points.
+        use_hostname_for_hashing: hash `Endpoint.hostname` where there is one.
+        hash_balance_factor: None, or 100 and more: no endpoint holds more than this percentage of the mean in flight.
+
+    Raises `InvalidSetting`. Source: Envoy ring_hash (ring_hash_lb.cc), gRFC A42.
+    """
+
+    minimum_ring_size: int = 1024
+    maximum_ring_size: int = MAX_RING_SIZE
+    hash_function: HashFunction = "xx_hash"
+    use_hostname_for_hashing: bool = False
+    hash_balance_factor: int | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.minimum_ring_size, "minimum_ring_size", 1, MAX_RING_SIZE)
+        whole(self.maximum_ring_size, "maximum_ring_size", 1, MAX_RING_SIZE)
+        if self.minimum_ring_size > self.maximum_ring_size:
+            raise InvalidSetting(
+                f"minimum_ring_size {self.minimum_ring_size}: "
+                f"expected at most maximum_ring_size {self.maximum_ring_size}"
+            )
+        one_of(self.hash_function, "hash_function", ("xx_hash", "murmur_hash_2"))
+        check_balance_factor(self.hash_balance_factor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maglev:
+    """Consistent hashing by Google's Maglev table: one load from memory a pick, shares even to about a percent.
+
+    Choose it for affinity at the highest rate; a change of membership moves slightly more keys than `RingHash`.
+    A pick is O(1); an update is O(table size).
+
+    Fields:
+        table_size: a prime, 2 to 5000011; best at 100 times the number of endpoints or more.
+        use_hostname_for_hashing: hash `Endpoint.hostname` where there is one.
+        hash_balance_factor: None, or 100 and more: no endpoint holds more than this percentage of the mean in flight.
+
+    Raises `InvalidSetting`. Source: Envoy maglev (maglev_lb.cc); Eisenbud et al., NSDI 2016.
+    """
+
+    table_size: int = 65537
+    use_hostname_for_hashing: bool = False
+    hash_balance_factor: int | None = None
+
+    def __post_init__(self) -> None:
+        whole(self.table_size, "table_size", 2, MAX_TABLE_SIZE)
+        if not is_prime(self.table_size):
+            raise InvalidSetting(f"table_size {self.table_size}: expected a prime number")
+        check_balance_factor(self.hash_balance_factor)
+
+
+Policy = RoundRobin | Random | LeastRequest | RingHash | Maglev
+
+
+def check_balance_factor(value: int | None) -> None:
+    if value is not None:
+        whole(value, "hash_balance_factor", 100, 2**32 - 1)
+
+
+def is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))

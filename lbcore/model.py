@@ -1,18 +1,22 @@
-"""The values that every part of lbcore speaks in: `Endpoint`, `Locality`, `Health`. Immutable, validated when made."""
+"""The values that every part of lbcore speaks in: `Endpoint`, `Locality`, `Health`, `LoadReport`.
+
+Immutable, validated when made.
+"""
 
 from __future__ import annotations
 
 import enum
+import math
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lbcore.errors import InvalidSetting
-from lbcore.validation import text, whole
+from lbcore.validation import number, text, whole
 
-__all__ = ["MAX_PRIORITY", "MAX_WEIGHT", "Endpoint", "Health", "Locality", "canonical_address"]
+__all__ = ["MAX_PRIORITY", "MAX_WEIGHT", "Endpoint", "Health", "Locality", "LoadReport", "canonical_address"]
 
 MAX_WEIGHT = 2**32 - 1  # endpoint.proto: load_balancing_weight is a uint32
 MAX_PRIORITY = 128  # endpoint.proto: LocalityLbEndpoints.priority is at most 128
@@ -120,6 +124,45 @@ class Endpoint:
         """The text hashed instead of the address, from `metadata["hash_key"]`; only where it is a string."""
         key = self.metadata.get("hash_key")
         return key if isinstance(key, str) and key else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """What a server says of its own load beside an answer; `Lease.done(load=...)` takes one.
+
+    Fields:
+        rif: the server's requests in flight when it answered; None where it does not say.
+        cpu_utilization: 0.0 is idle, 1.0 all of what the server has been given; may exceed 1.0.
+        application_utilization: the same, as the application itself defines it.
+        mem_utilization: 0.0 to 1.0.
+        rps_fractional, eps: requests and errors per second.
+        named_metrics: the application's own.
+
+    Raises `InvalidSetting`. Source: ORCA (xds.data.orca.v3.OrcaLoadReport, gRFC A51); `rif` is Prequal's.
+
+    >>> LoadReport(rif=3, cpu_utilization=0.25).rif
+    3
+    """
+
+    rif: int | None = None
+    cpu_utilization: float = 0.0
+    application_utilization: float = 0.0
+    mem_utilization: float = 0.0
+    rps_fractional: float = 0.0
+    eps: float = 0.0
+    named_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rif is not None:
+            whole(self.rif, "rif", 0, 2**63 - 1)
+        number(self.cpu_utilization, "cpu_utilization", 0.0)
+        number(self.application_utilization, "application_utilization", 0.0)
+        number(self.mem_utilization, "mem_utilization", 0.0, 1.0)
+        number(self.rps_fractional, "rps_fractional", 0.0)
+        number(self.eps, "eps", 0.0)
+        for name, value in self.named_metrics.items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidSetting(f"named_metrics[{name!r}] {value!r}: expected a finite number")
 
 
 def canonical_address(address: str) -> str:

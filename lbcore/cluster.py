@@ -1,0 +1,213 @@
+"""`Cluster`: membership and settings in, picks out.
+
+Validation and everything that does not happen per pick live here, in Python; `pick`, `acquire`, `pick_many` and `rank`
+are inherited from the native `Balancer` as they are. Updates take a lock among themselves; picks never wait for one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+
+from lbcore._core import Balancer
+from lbcore.errors import InvalidSetting, NoEndpointAvailable
+from lbcore.model import MAX_WEIGHT, Endpoint, Locality
+from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore.settings import LocalityWeighted, ZoneAware
+from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
+from lbcore.validation import number, text, whole
+
+__all__ = ["Cluster"]
+
+_AVAILABILITIES = (Availability.HEALTHY, Availability.DEGRADED, Availability.UNAVAILABLE)
+_POLICIES = (RoundRobin, Random, LeastRequest, RingHash, Maglev)
+
+
+class Cluster(Balancer):
+    """The endpoints of one service, and the policy that picks among them.
+
+    Args:
+        name: for messages and statistics.
+        endpoints: the first members; no address twice.
+        policy: how to pick.
+        locality_policy: None, `LocalityWeighted()` or `ZoneAware(...)`.
+        local_locality: where this process runs; `ZoneAware` needs it.
+        overprovisioning_factor: percent, 1 or more: a priority of which 100 / factor is healthy takes all its traffic.
+        panic_threshold: percent; with less of a priority available all of its endpoints are used. 0 turns it off.
+        fail_traffic_on_panic: in panic, pick none instead of all.
+        seed: of every random choice; equal seeds and calls give equal picks.
+        clock: called for the time in nanoseconds; None reads CLOCK_MONOTONIC.
+
+    Raises `InvalidSetting` (a `ValueError`) that names the field, the value and what is allowed.
+
+    Threads may share a cluster: picks, leases and updates are atomic to each other.
+
+    >>> from lbcore import Cluster, Endpoint, RoundRobin
+    >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")], policy=RoundRobin(), seed=1)
+    >>> sorted(cluster.pick().address for _ in range(2))
+    ['10.0.0.1:80', '10.0.0.2:80']
+    >>> with cluster.acquire() as endpoint:
+    ...     cluster.stats().active
+    1
+    """
+
+    def __init__(
+        self,
+        name: str,
+        endpoints: Iterable[Endpoint] = (),
+        *,
+        policy: Policy | None = None,
+        locality_policy: LocalityWeighted | ZoneAware | None = None,
+        local_locality: Locality | str | None = None,
+        overprovisioning_factor: int = 140,
+        panic_threshold: float = 50.0,
+        fail_traffic_on_panic: bool = False,
+        seed: int | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.name = text(name, "name")
+        self.policy = RoundRobin() if policy is None else policy
+        if not isinstance(self.policy, _POLICIES):
+            names = ", ".join(each.__name__ for each in _POLICIES)
+            raise InvalidSetting(f"policy {policy!r}: expected one of {names}")
+        self.locality_policy = locality_policy
+        place = _locality(local_locality)
+        self._updating = threading.Lock()
+        self._set_up(
+            self.policy,
+            {
+                "overprovisioning_factor": whole(overprovisioning_factor, "overprovisioning_factor", 1, MAX_WEIGHT),
+                "panic_threshold": int(number(panic_threshold, "panic_threshold", 0.0, 100.0)),
+                "fail_traffic_on_panic": bool(fail_traffic_on_panic),
+                "locality_weighted": isinstance(locality_policy, LocalityWeighted),
+                "local_locality": place,
+                **_zone_aware(locality_policy, place),
+            },
+            _seed(seed),
+            _clock(clock),
+        )
+        self._locality_weights: dict[Locality, int] = {}
+        self._install((), {})
+        self.update(endpoints)
+
+    def update(
+        self, endpoints: Iterable[Endpoint], *, locality_weights: Mapping[Locality | str, int] | None = None
+    ) -> bool:
+        """Replaces the membership, all at once; counts of requests in flight stay with their addresses.
+
+        Args:
+            endpoints: all of them, in the order that ties and rotations follow; no address twice.
+            locality_weights: 0 to 4294967295 by locality, for `LocalityWeighted`; None keeps those given before.
+
+        Returns whether anything changed. Raises `InvalidSetting`; then nothing has changed.
+        """
+        members = tuple(endpoints)
+        with self._updating:
+            weights = self._locality_weights if locality_weights is None else _weights(locality_weights)
+            if members == self.endpoints and weights == self._locality_weights:
+                return False
+            _check_members(members)
+            self._install(members, weights)
+            self._locality_weights = weights
+            return True
+
+    def set_health(self, address: str, healthy: bool) -> None:
+        """Takes what an active check has found; an endpoint that fails is out until it passes, whatever discovery says.
+
+        Raises KeyError where the cluster has no such address.
+        """
+        with self._updating:
+            if self._set_health(address, bool(healthy)):
+                self._refresh()
+
+    def tick(self) -> None:
+        """Does the interval work that is due by the clock: the end of slow starts. Call it about once a second."""
+        with self._updating:
+            if self._ramp_is_over():
+                self._refresh()
+
+    def stats(self) -> ClusterStats:
+        """Counts and states at this moment."""
+        return ClusterStats(
+            name=self.name,
+            active=self._active(),
+            endpoints=tuple(
+                EndpointStats(values[0], _AVAILABILITIES[values[1]], *values[2:]) for values in self._slot_values()
+            ),
+            priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name!r} {type(self.policy).__name__} of {len(self.endpoints)}>"
+
+    def _none_available(self) -> NoEndpointAvailable:
+        return NoEndpointAvailable(f"cluster {self.name!r}: {self._why_none()}")
+
+    def _why_none(self) -> str:
+        stats = self.stats()
+        if not stats.endpoints:
+            return "it has no endpoints"
+        states: dict[str, int] = {}
+        for each in stats.endpoints:
+            name = each.endpoint.health.name
+            if each.availability is Availability.UNAVAILABLE and each.endpoint.health.name in ("UNKNOWN", "HEALTHY"):
+                name = "failed its active check"
+            states[name] = states.get(name, 0) + 1
+        panic = "; it is in panic and fails its traffic" if any(level.panic for level in stats.priorities) else ""
+        counted = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
+        return f"none of its {len(stats.endpoints)} endpoints may be used ({counted}){panic}"
+
+
+def _check_members(members: tuple[Endpoint, ...]) -> None:
+    places: dict[str, int] = {}
+    for position, endpoint in enumerate(members):
+        if not isinstance(endpoint, Endpoint):
+            raise InvalidSetting(f"endpoints[{position}] {endpoint!r}: expected an Endpoint")
+        first = places.setdefault(endpoint.address, position)
+        if first != position:
+            raise InvalidSetting(
+                f"endpoints[{position}].address {endpoint.address!r}: endpoints[{first}] has it already, "
+                "expected each address once"
+            )
+
+
+def _locality(value: Locality | str | None) -> Locality | None:
+    if value is None or isinstance(value, Locality):
+        return value
+    return Locality.parse(text(value, "local_locality"))
+
+
+def _weights(weights: Mapping[Locality | str, int]) -> dict[Locality, int]:
+    parsed: dict[Locality, int] = {}
+    for place, weight in weights.items():
+        locality = place if isinstance(place, Locality) else Locality.parse(text(place, "locality_weights"))
+        parsed[locality] = whole(weight, f"locality_weights[{place}]", 0, MAX_WEIGHT)
+    if sum(parsed.values()) > MAX_WEIGHT:
+        raise InvalidSetting(f"locality_weights: their sum is {sum(parsed.values())}, expected at most {MAX_WEIGHT}")
+    return parsed
+
+
+def _zone_aware(policy: LocalityWeighted | ZoneAware | None, place: Locality | None) -> dict[str, object]:
+    if policy is None or isinstance(policy, LocalityWeighted):
+        return {"zone_aware": None, "callers": None}
+    if not isinstance(policy, ZoneAware):
+        raise InvalidSetting(f"locality_policy {policy!r}: expected None, LocalityWeighted or ZoneAware")
+    if place is None:
+        raise InvalidSetting("local_locality None: expected the locality of this process, because ZoneAware needs it")
+    callers: dict[Locality, int] = {}
+    for where, count in policy.local_hosts.items():
+        callers[where if isinstance(where, Locality) else Locality.parse(where)] = count
+    return {"zone_aware": policy, "callers": callers}
+
+
+def _seed(seed: int | None) -> int:
+    if seed is None:
+        return int.from_bytes(os.urandom(8), "little")
+    return whole(seed, "seed", 0, 2**64 - 1)
+
+
+def _clock(clock: Callable[[], int] | None) -> Callable[[], int] | None:
+    if clock is not None and not callable(clock):
+        raise InvalidSetting(f"clock {clock!r}: expected a callable that returns nanoseconds, or None")
+    return clock

@@ -1,0 +1,288 @@
+# The Balancer: slots, current snapshot, random state, clock. `Cluster` (lbcore/cluster.py) subclasses it and so inherits
+# the hot methods as they are: a Python frame around a pick would cost more than the pick.
+#
+# Everything here runs under the GIL unless it says otherwise. A pick never releases it, so plain counters are exact and
+# no snapshot is freed under a pick; a batch that runs without the GIL holds a reference to its snapshot.
+
+
+cdef struct ClusterSettings:
+    PolicySettings policy
+    uint32_t overprovisioning_factor    # percent
+    uint32_t panic_threshold            # percent, whole
+    bint fail_traffic_on_panic
+    bint locality_weighted
+    ZoneAwareSettings zone_aware
+
+
+cdef inline int32_t choose_member(Balancer balancer, uint64_t hash) except -2:
+    """A member, or NO_MEMBER."""
+    cdef Selector* selector = balancer.direct
+    if lb_unlikely(selector == NULL):
+        selector = select_for(balancer, hash)
+        if selector == NULL:
+            return NO_MEMBER
+    return selector.choose(selector, &balancer.draw, hash)
+
+
+cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
+    """The selector that serves a pick; NULL where there is nobody to give."""
+    cdef Snapshot snapshot = <Snapshot>balancer.snapshot
+    if balancer.direct != NULL:
+        return balancer.direct
+    if snapshot.ramp_end:
+        balancer.draw.now = read_clock(balancer)
+        if balancer.draw.now >= snapshot.ramp_end:
+            snapshot.ramp_end = 0
+            balancer.direct = snapshot.direct
+    if snapshot.direct != NULL:
+        return snapshot.direct
+    if snapshot.priority_count == 0:
+        return NULL
+    return snapshot_select(snapshot, &balancer.draw, hash if balancer.hashing else random_bits(&balancer.draw.random))
+
+
+cdef int64_t read_clock(Balancer balancer) except? -1:
+    """Nanoseconds."""
+    if balancer.clock is None:
+        return monotonic_ns()
+    return balancer.clock()
+
+
+cdef inline uint64_t pick_hash(Balancer balancer, object key) except? 0:
+    if key is None:
+        return random_bits(&balancer.draw.random) if balancer.hashing else 0
+    return key_hash(key)
+
+
+cdef Snapshot build_snapshot(Balancer balancer, tuple endpoints, list owners, dict locality_weights, int64_t now):
+    cdef SnapshotBuilder builder = SnapshotBuilder.__new__(SnapshotBuilder)
+    builder.before = <Snapshot>balancer.snapshot
+    builder.settings = balancer.settings
+    builder.random = &balancer.draw.random
+    builder.now = now
+    builder.locality_weights = locality_weights
+    builder.callers = balancer.callers
+    builder.local_locality = balancer.local_locality
+    return builder.build(endpoints, owners)
+
+
+cdef void publish(Balancer balancer, Snapshot snapshot):
+    old = balancer.snapshot     # lives until all pointers are the new snapshot's
+    balancer.snapshot = snapshot
+    balancer.slots = snapshot.slots
+    balancer.objects = tuple_items(snapshot.endpoints)
+    balancer.direct = NULL if snapshot.ramp_end else snapshot.direct
+    del old
+
+
+cdef class Balancer:
+    """Picks endpoints; the native base of `Cluster`."""
+
+    def __cinit__(self):
+        self.settings = <ClusterSettings*>calloc(1, sizeof(ClusterSettings))
+        if self.settings == NULL:
+            raise MemoryError("no memory for a cluster's settings")
+        self.totals = totals_new()
+        self.owners = {}
+        self.locality_weights = {}
+        self.snapshot = Snapshot.__new__(Snapshot)
+        (<Snapshot>self.snapshot).endpoints = ()
+        (<Snapshot>self.snapshot).keys = []
+
+    def __dealloc__(self):
+        free(self.settings)
+        if self.totals != NULL:
+            totals_release(self.totals)
+
+    def pick(self, key=None):
+        """The endpoint for this request, or for this key where the policy hashes.
+
+        Args:
+            key: str or bytes (XXH64 of it, seed 0), or an int: the 64-bit hash itself. Without one a hash policy picks
+                at random; the other policies ignore it.
+
+        Raises NoEndpointAvailable, saying why; TypeError or ValueError at a key that is none.
+        """
+        cdef uint64_t hash = 0
+        cdef int32_t member
+        if key is not None or self.hashing:
+            hash = pick_hash(self, key)
+        member = choose_member(self, hash)
+        if lb_unlikely(member < 0):
+            raise self._none_available()
+        return <object>self.objects[member]
+
+    def acquire(self, key=None):
+        """Picks, and counts the request as in flight until `Lease.done`. Arguments and errors as of `pick`."""
+        cdef uint64_t hash = 0
+        cdef int32_t member
+        cdef Lease lease
+        cdef Slot* slot
+        if key is not None or self.hashing:
+            hash = pick_hash(self, key)
+        member = choose_member(self, hash)
+        if lb_unlikely(member < 0):
+            raise self._none_available()
+        lease = Lease.__new__(Lease)
+        slot = self.slots[member]
+        slot.active += 1
+        slot.requests += 1
+        slot.refs += 1
+        slot.totals.active += 1
+        lease.slot = slot
+        lease.endpoint = <object>self.objects[member]
+        return lease
+
+    def pick_many(self, keys_or_n):
+        """Many picks at once, equal to the same picks one by one.
+
+        Args:
+            keys_or_n: how many, or the keys: a one-dimensional integer array of hashes, or a sequence of what `pick`
+                takes.
+
+        Returns an int32 array of positions in `endpoints`, -1 where none is available.
+        """
+        return pick_batch(self, keys_or_n)
+
+    def rank(self, key, k):
+        """Up to k distinct endpoints in order of preference; the first is what `pick(key)` gives.
+
+        Raises NoEndpointAvailable, and ValueError unless k >= 1.
+        """
+        if type(k) is not int or k < 1:
+            raise ValueError(f"k {k!r}: expected a whole number, 1 or more")
+        members = rank_members(self, pick_hash(self, key), min(k, INT32_LARGEST))
+        if not members:
+            raise self._none_available()
+        return [(<Snapshot>self.snapshot).endpoints[member] for member in members]
+
+    @property
+    def endpoints(self):
+        """All endpoints, in the order given; `pick_many` returns positions in it."""
+        return (<Snapshot>self.snapshot).endpoints
+
+    cdef int32_t choose(self, uint64_t hash) except -1:
+        cdef int32_t member = choose_member(self, hash)
+        if member < 0:
+            raise self._none_available()
+        return member
+
+    cdef int32_t choose_any(self) except -1:
+        return self.choose(random_bits(&self.draw.random) if self.hashing else 0)
+
+    cdef Slot* begin(self, int32_t member) noexcept:
+        cdef Slot* slot = self.slots[member]
+        slot.active += 1
+        slot.requests += 1
+        slot.refs += 1
+        slot.totals.active += 1
+        return slot
+
+    cdef void end(self, Slot* slot, bint ok) noexcept:
+        if ok:
+            slot.successes += 1
+        else:
+            slot.failures += 1
+        slot.active -= 1
+        slot.totals.active -= 1
+        slot_release(slot)
+
+    # What follows is for `Cluster`, which validates.
+
+    def _set_up(self, policy, settings, seed, clock):
+        """Settings that hold for the cluster's life. `settings` is a `_core`-independent mapping built by Cluster."""
+        policy_read(&self.settings.policy, type(policy).__name__, policy)
+        self.hashing = self.settings.policy.hashes
+        self.settings.overprovisioning_factor = settings["overprovisioning_factor"]
+        self.settings.panic_threshold = settings["panic_threshold"]
+        self.settings.fail_traffic_on_panic = settings["fail_traffic_on_panic"]
+        self.settings.locality_weighted = settings["locality_weighted"]
+        self.local_locality = settings["local_locality"]
+        self.clock = clock
+        self.draw.random = seed
+        zone = settings["zone_aware"]
+        if zone is not None:
+            self.callers = settings["callers"]
+            self.settings.fail_traffic_on_panic |= zone.fail_traffic_on_panic
+            self.settings.zone_aware.routing_enabled = int(zone.routing_enabled)
+            self.settings.zone_aware.min_cluster_size = zone.min_cluster_size
+            self.settings.zone_aware.force_local_zone_min_size = (
+                -1 if zone.force_local_zone_min_size is None else zone.force_local_zone_min_size
+            )
+            self.settings.zone_aware.caller_localities = sum([1 for callers in self.callers.values() if callers])
+            self.settings.zone_aware.callers = sum(self.callers.values())
+
+    def _install(self, tuple endpoints, dict locality_weights):
+        """Publishes new membership. Slots are kept by address; those of endpoints gone stay while requests are in flight."""
+        cdef int64_t now = read_clock(self)
+        cdef dict owners = {}
+        cdef list in_order = []
+        cdef SlotOwner owner
+        for endpoint in endpoints:
+            owner = self.owners.get(endpoint.address)
+            if owner is None:
+                owner = own_slot(self.totals, now)
+            owners[endpoint.address] = owner
+            in_order.append(owner)
+        for address, gone in self.owners.items():
+            if address not in owners and (<SlotOwner>gone).slot.active > 0:
+                owners[address] = gone
+        snapshot = build_snapshot(self, endpoints, in_order, locality_weights, now)
+        self.owners = owners
+        self.locality_weights = locality_weights
+        publish(self, snapshot)
+
+    def _refresh(self):
+        """Builds the snapshot anew from the same endpoints, after a change of health or at the end of a slow start."""
+        cdef Snapshot current = <Snapshot>self.snapshot
+        in_order = [self.owners[endpoint.address] for endpoint in current.endpoints]
+        publish(self, build_snapshot(self, current.endpoints, in_order, self.locality_weights, read_clock(self)))
+
+    def _set_health(self, str address, bint healthy):
+        """Returns whether anything changed; KeyError where there is no such endpoint."""
+        cdef Slot* slot = (<SlotOwner>self.owners[address]).slot
+        cdef bint was = not slot.flags & FAILED_ACTIVE_CHECK
+        if was == healthy:
+            return False
+        if healthy:
+            slot.flags &= ~<uint32_t>FAILED_ACTIVE_CHECK
+            slot.available_since = read_clock(self)
+        else:
+            slot.flags |= FAILED_ACTIVE_CHECK
+        return True
+
+    def _ramp_is_over(self):
+        """Whether slow starts ended since the snapshot was built, so that a plainer one would do."""
+        cdef Snapshot snapshot = <Snapshot>self.snapshot
+        return self.settings.policy.ramp.window > 0 and snapshot.ramp_end > 0 and read_clock(self) >= snapshot.ramp_end
+
+    def _slot_values(self):
+        """For each endpoint: itself, availability, active, requests, successes, failures, mean latency or None."""
+        cdef Snapshot snapshot = <Snapshot>self.snapshot
+        cdef Slot* slot
+        cdef uint32_t i
+        values = []
+        for i in range(snapshot.count):
+            slot = snapshot.slots[i]
+            values.append((
+                snapshot.endpoints[i], snapshot.availability[i], slot.active, slot.requests, slot.successes, slot.failures,
+                slot.latency_total / slot.latency_count if slot.latency_count else None,
+            ))
+        return values
+
+    def _active(self):
+        """Requests in flight, those to endpoints that are gone included."""
+        return self.totals.active
+
+    def _priority_values(self):
+        """For each priority: total, healthy, degraded, healthy load, degraded load, panic."""
+        cdef Snapshot snapshot = <Snapshot>self.snapshot
+        cdef PriorityState* state
+        cdef uint32_t i
+        values = []
+        for i in range(snapshot.priority_count):
+            state = &snapshot.priorities[i]
+            values.append((
+                state.total, state.healthy, state.degraded, state.healthy_load, state.degraded_load, bool(state.panic)
+            ))
+        return values

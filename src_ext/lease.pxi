@@ -1,0 +1,107 @@
+# A request in flight: counted from acquire to done, exactly once, whether done is called, the `with` block ends, or the
+# lease is merely dropped. Leases come from a free list, and none is ever part of a reference cycle.
+
+cdef dict HTTP_STATUS_OF_GRPC = {
+    # Envoy Grpc::Utility::grpcToHttpStatus (source/common/grpc/status.cc)
+    "OK": 200, "CANCELLED": 499, "UNKNOWN": 500, "INVALID_ARGUMENT": 400, "DEADLINE_EXCEEDED": 504, "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409, "PERMISSION_DENIED": 403, "RESOURCE_EXHAUSTED": 429, "FAILED_PRECONDITION": 400,
+    "ABORTED": 409, "OUT_OF_RANGE": 400, "UNIMPLEMENTED": 501, "INTERNAL": 500, "UNAVAILABLE": 503, "DATA_LOSS": 500,
+    "UNAUTHENTICATED": 401,
+}
+
+
+@cython.final
+@cython.freelist(256)
+@cython.no_gc
+cdef class Lease:
+    """One request in flight, from `Cluster.acquire`; `endpoint` is where it goes.
+
+    Call `done` when it has ended, or use it as a context manager, which gives the endpoint and takes an exception for a
+    failure. A lease that is dropped without either is released when it is collected, and counts as neither.
+    """
+
+    def __init__(self):
+        raise TypeError("a Lease comes from Cluster.acquire()")
+
+    def __dealloc__(self):
+        if lb_unlikely(self.slot != NULL):
+            lease_end(self)
+
+    def done(self, ok=True, *, status=None, latency=None, load=None):
+        """Ends the request; later calls do nothing.
+
+        Args:
+            ok: whether the endpoint served it.
+            status: an HTTP status (100 to 599) or the name of a gRPC code; 500 and above, or a code that maps there,
+                counts as a failure whatever `ok` says.
+            latency: seconds that it took.
+            load: a `LoadReport` that came with the response.
+
+        Raises ValueError or TypeError at a status, latency or load that is none; the request then stays in flight.
+        """
+        cdef Slot* slot = self.slot
+        if lb_unlikely(slot == NULL):
+            return
+        if status is not None or latency is not None or load is not None:
+            ok = lease_report(self, ok, status, latency, load)
+        if ok:
+            slot.successes += 1
+        else:
+            slot.failures += 1
+        lease_end(self)
+
+    def __enter__(self):
+        return self.endpoint
+
+    def __exit__(self, kind, error, traceback):
+        self.done(kind is None)
+        return False
+
+    def __repr__(self):
+        return f"<Lease {self.endpoint.address} {'done' if self.slot == NULL else 'in flight'}>"
+
+
+cdef inline void lease_end(Lease lease) noexcept:
+    cdef Slot* slot = lease.slot
+    lease.slot = NULL
+    slot.active -= 1
+    slot.totals.active -= 1
+    slot_release(slot)
+
+
+cdef bint lease_report(Lease lease, object ok, object status, object latency, object load) except -1:
+    """Checks everything, then writes what the slot remembers; returns whether the request succeeded."""
+    cdef bint succeeded = bool(ok)
+    cdef double seconds = 0.0
+    if status is not None:
+        succeeded = succeeded and http_status(status) < 500
+    if latency is not None:
+        seconds = latency
+        if not 0.0 <= seconds < 1e9:
+            raise ValueError(f"latency {latency!r}: expected seconds, 0.0 or more")
+    if load is not None:
+        lease_report_load(lease.slot, load)
+    if latency is not None:
+        lease.slot.latency_total += seconds
+        lease.slot.latency_count += 1
+    return succeeded
+
+
+cdef int lease_report_load(Slot* slot, object load) except -1:
+    cdef double utilization = load.application_utilization or load.cpu_utilization
+    cdef int64_t in_flight = -1 if load.rif is None else load.rif
+    slot.reported_utilization = utilization
+    slot.reported_in_flight = in_flight
+    slot.reports += 1
+    return 0
+
+
+cdef int http_status(object status) except -1:
+    if isinstance(status, str):
+        code = HTTP_STATUS_OF_GRPC.get(status)
+        if code is None:
+            raise ValueError(f"status {status!r}: expected the name of a gRPC code, such as UNAVAILABLE")
+        return code
+    if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
+        return status
+    raise ValueError(f"status {status!r}: expected an HTTP status, 100 to 599, or the name of a gRPC code")

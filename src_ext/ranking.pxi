@@ -1,0 +1,65 @@
+# Fallbacks in order: distinct endpoints, the first being what a pick gives. A hash policy goes on along the key's own
+# order (Envoy's retry attempts); the others pick again without those already named. When the group that serves the pick is
+# exhausted, the rest of the usable endpoints follow: same priority first, then the next.
+
+cdef enum: ATTEMPTS_AN_ENDPOINT = 64     # of a key's own order, before the rest is taken as it stands
+
+
+@cython.internal
+@cython.final
+cdef class Ranking:
+    cdef list members
+    cdef set seen
+    cdef Py_ssize_t wanted
+
+    cdef bint take(self, int32_t member) except -1:
+        """Adds a member not named yet; returns whether enough are."""
+        if member >= 0 and member not in self.seen:
+            self.seen.add(member)
+            self.members.append(member)
+        return len(self.members) >= self.wanted
+
+
+cdef list rank_members(Balancer balancer, uint64_t hash, Py_ssize_t wanted):
+    cdef Snapshot snapshot = <Snapshot>balancer.snapshot
+    cdef Ranking ranking = Ranking.__new__(Ranking)
+    cdef Selector* selector = select_for(balancer, hash)
+    cdef uint32_t attempt
+    cdef uint64_t attempts
+    ranking.members = []
+    ranking.seen = set()
+    ranking.wanted = wanted
+    if selector == NULL or wanted <= 0:
+        return ranking.members
+    if ranking.take(selector.choose(selector, &balancer.draw, hash)):
+        return ranking.members
+    attempts = <uint64_t>selector.count * ATTEMPTS_AN_ENDPOINT
+    for attempt in range(1, <uint32_t>min(attempts, <uint64_t>0xFFFFFFFFU)):
+        if selector.attempt == NULL or len(ranking.members) == selector.count:
+            break
+        if ranking.take(selector.attempt(selector, hash, attempt)):
+            return ranking.members
+    rank_the_rest(balancer, snapshot, selector, ranking)
+    return ranking.members
+
+
+cdef int rank_the_rest(Balancer balancer, Snapshot snapshot, Selector* selector, Ranking ranking) except -1:
+    """The group's other members by load, idle ones in random order; then all that are usable, by priority and health."""
+    cdef uint32_t i
+    rest = [
+        (selector.slots[i].active / <double>selector.weights[i], random_bits(&balancer.draw.random), selector.members[i])
+        for i in range(selector.count)
+    ]
+    rest.sort()
+    for _, _, member in rest:
+        if ranking.take(member):
+            return 0
+    usable = []
+    for i in range(snapshot.count):
+        if snapshot.availability[i] != UNAVAILABLE:
+            usable.append(((<object>snapshot.endpoints[i]).priority, snapshot.availability[i], i))
+    usable.sort()
+    for _, _, member in usable:
+        if ranking.take(member):
+            return 0
+    return 0

@@ -1,0 +1,106 @@
+# A Selector is what a policy compiles to over one group of endpoints: a few C functions and the tables they read. It is
+# chosen once, when a snapshot is built, so that no pick branches on the policy. Each policy's struct begins with a
+# Selector. Everything in it is immutable once the snapshot is published, but for the cursor of a schedule.
+#
+# A member is an endpoint's position in the cluster's tuple; functions return a member, or NO_MEMBER.
+
+from libc.stdlib cimport calloc, malloc, realloc
+
+cdef enum: NO_MEMBER = -1
+
+ctypedef int32_t (*ChooseFunction)(Selector*, Draw*, uint64_t) noexcept nogil
+# One member for each of n hashes (NULL for policies that do not hash).
+ctypedef void (*ChooseManyFunction)(Selector*, Draw*, const uint64_t*, int32_t*, Py_ssize_t) noexcept nogil
+# Takes what choose_many will consume for n picks out of the shared state into the batch's own Draw, so that the batch
+# runs without the GIL and still equals n single picks.
+ctypedef void (*ReserveFunction)(Selector*, Draw*, Draw*, Py_ssize_t) noexcept nogil
+# Member number `attempt` in a key's own order; 0 is what choose returns.
+ctypedef int32_t (*AttemptFunction)(Selector*, uint64_t, uint32_t) noexcept nogil
+ctypedef void (*FreeFunction)(Selector*) noexcept nogil
+
+cdef struct Selector:
+    ChooseFunction choose
+    ChooseManyFunction choose_many
+    ReserveFunction reserve     # NULL where a batch must keep the GIL, because it reads counts that others write
+    AttemptFunction attempt     # NULL for policies that do not hash
+    FreeFunction free
+    uint32_t count              # endpoints in the group
+    uint32_t* members           # in the group's order; owned
+    Slot** slots                # of the members, in the same order; owned
+    uint32_t* weights           # of the members, in the same order; owned
+
+
+# What a selector is compiled from: some endpoints of one priority, in order.
+cdef struct Group:
+    uint32_t count
+    uint32_t* members
+    Slot** slots
+    uint32_t* weights
+    double* shares              # of the whole, summing to 1; only for policies that hash
+    const char** hash_keys      # UTF-8, borrowed from the endpoints; only for policies that hash
+    Py_ssize_t* hash_key_sizes
+    bint equal_weights
+    bint ramping                # some member is in slow start
+
+
+cdef Group* group_new(uint32_t count, bint hashing) except NULL:
+    cdef Group* group = <Group*>calloc(1, sizeof(Group))
+    if group == NULL:
+        raise MemoryError("no memory for a group of endpoints")
+    group.count = count
+    group.members = <uint32_t*>malloc((count or 1) * sizeof(uint32_t))
+    group.slots = <Slot**>malloc((count or 1) * sizeof(Slot*))
+    group.weights = <uint32_t*>malloc((count or 1) * sizeof(uint32_t))
+    if hashing:
+        group.shares = <double*>malloc((count or 1) * sizeof(double))
+        group.hash_keys = <const char**>malloc((count or 1) * sizeof(char*))
+        group.hash_key_sizes = <Py_ssize_t*>malloc((count or 1) * sizeof(Py_ssize_t))
+    if group.members == NULL or group.slots == NULL or group.weights == NULL or (
+        hashing and (group.shares == NULL or group.hash_keys == NULL or group.hash_key_sizes == NULL)
+    ):
+        group_free(group)
+        raise MemoryError("no memory for a group of endpoints")
+    return group
+
+
+cdef void group_free(Group* group) noexcept nogil:
+    if group == NULL:
+        return
+    free(group.members)
+    free(group.slots)
+    free(group.weights)
+    free(group.shares)
+    free(group.hash_keys)
+    free(group.hash_key_sizes)
+    free(group)
+
+
+cdef void* selector_new(size_t size, Group* group) noexcept nogil:
+    """A zeroed selector that has taken the group's arrays over; NULL without memory."""
+    cdef Selector* selector = <Selector*>calloc(1, size)
+    if selector == NULL:
+        return NULL
+    selector.free = selector_free
+    selector.count = group.count
+    selector.members = group.members
+    selector.slots = group.slots
+    selector.weights = group.weights
+    group.members = NULL
+    group.slots = NULL
+    group.weights = NULL
+    return selector
+
+
+cdef void selector_free(Selector* selector) noexcept nogil:
+    free(selector.members)
+    free(selector.slots)
+    free(selector.weights)
+    free(selector)
+
+
+cdef void choose_one_by_one(
+    Selector* selector, Draw* draw, const uint64_t* hashes, int32_t* out, Py_ssize_t count
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(count):
+        out[i] = selector.choose(selector, draw, hashes[i] if hashes != NULL else 0)

@@ -1,0 +1,64 @@
+# What a pick writes. An endpoint's Slot stays at one address for as long as the endpoint's address is in the cluster, or
+# requests to it are in flight: an update builds a new snapshot around the same slots, so no count is ever lost.
+#
+# A slot's first cache line is all that picking and finishing touch (declared in lbcore/_core.pxd). Every count is written
+# under the GIL. `refs` counts the owners: the cluster's table, each snapshot and each open lease.
+
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void** memory, size_t alignment, size_t size)
+
+
+cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:
+    cdef void* memory = NULL
+    if posix_memalign(&memory, 64, sizeof(Slot)) != 0:
+        raise MemoryError("no memory for an endpoint's slot")
+    memset(memory, 0, sizeof(Slot))
+    cdef Slot* slot = <Slot*>memory
+    slot.refs = 1
+    slot.totals = totals
+    slot.available_since = now
+    totals.refs += 1
+    return slot
+
+
+cdef inline void slot_release(Slot* slot) noexcept:
+    slot.refs -= 1
+    if lb_unlikely(slot.refs == 0):
+        totals_release(slot.totals)
+        free(slot)
+
+
+cdef Totals* totals_new() except NULL:
+    cdef void* memory = NULL
+    if posix_memalign(&memory, 64, sizeof(Totals)) != 0:
+        raise MemoryError("no memory for a cluster's totals")
+    memset(memory, 0, sizeof(Totals))
+    (<Totals*>memory).refs = 1
+    return <Totals*>memory
+
+
+cdef inline void totals_release(Totals* totals) noexcept:
+    totals.refs -= 1
+    if totals.refs == 0:
+        free(totals)
+
+
+@cython.internal
+@cython.final
+cdef class SlotOwner:
+    """Holds the cluster's reference to a slot, in its table by address."""
+
+    cdef Slot* slot
+
+    def __dealloc__(self):
+        if self.slot != NULL:
+            slot_release(self.slot)
+
+
+cdef SlotOwner own_slot(Totals* totals, int64_t now):
+    cdef SlotOwner owner = SlotOwner.__new__(SlotOwner)
+    owner.slot = slot_new(totals, now)
+    return owner

@@ -10,60 +10,15 @@ Not thread-safe: publish and watch from the thread of one event loop.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import msgspec
-
 from lbcore.errors import InvalidSetting
-from lbcore.model import MAX_WEIGHT, Endpoint, Locality
-from lbcore.policy import Policy, RoundRobin
 from lbcore.routing import Listener
-from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, OutlierDetection
-from lbcore.validation import number, text, whole
+from lbcore.snapshot import ServiceSnapshot
 
 __all__ = ["Directory", "DirectorySnapshot", "ServiceSnapshot"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceSnapshot:
-    """All that is known of one service at one moment. Equal content has an equal `version`, in any process.
-
-    What Envoy or gRPC would refuse cannot be made: raises `InvalidSetting` for a name that xDS reserves, for an address
-    that appears twice, for weights that add up to more than 4294967295 within a locality or a priority.
-    """
-
-    name: str
-    endpoints: tuple[Endpoint, ...] = ()
-    policy: Policy = field(default_factory=RoundRobin)
-    locality_weights: Mapping[Locality, int] = field(default_factory=dict)
-    overprovisioning_factor: int = 140
-    panic_threshold: float = 50.0
-    health_check: HealthCheck | None = None
-    outlier_detection: OutlierDetection | None = None
-    circuit_breakers: CircuitBreakers | None = None
-    drop_overload: DropOverload | None = None
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-        _check_addresses(self.endpoints)
-        for place, weight in self.locality_weights.items():
-            whole(weight, f"locality_weights[{str(place)!r}]", 1, MAX_WEIGHT)
-        _check_weights(self.endpoints, self.locality_weights)
-        whole(self.overprovisioning_factor, "overprovisioning_factor", 100, MAX_WEIGHT)
-        number(self.panic_threshold, "panic_threshold", 0.0, 100.0)
-
-    @cached_property
-    def version(self) -> str:
-        """A hash of the content: the same across restarts and replicas, different after any change."""
-        content = {each.name: getattr(self, each.name) for each in fields(self)}
-        content["policy"] = (type(self.policy).__name__, self.policy)
-        content["locality_weights"] = sorted((str(place), weight) for place, weight in self.locality_weights.items())
-        encoded = msgspec.json.encode(content, order="deterministic")
-        return hashlib.blake2b(encoded, digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +41,7 @@ class DirectorySnapshot:
 class Directory:
     """Service name to `ServiceSnapshot`, from any number of sources; readers watch it.
 
+    >>> from lbcore.model import Endpoint
     >>> directory = Directory()
     >>> directory.publish("file", [ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80"),))])
     True
@@ -172,29 +128,3 @@ class Directory:
             for changed in self._watches:
                 changed.set()
         return content_changed
-
-
-def _check_name(name: str) -> None:
-    if not text(name, "name") or name == "*" or name.startswith("xdstp:"):
-        raise InvalidSetting(f'name {name!r}: expected a name other than "*" that does not begin with "xdstp:"')
-
-
-def _check_addresses(endpoints: tuple[Endpoint, ...]) -> None:
-    first: dict[str, int] = {}
-    for index, endpoint in enumerate(endpoints):
-        if (other := first.setdefault(endpoint.address, index)) != index:
-            raise InvalidSetting(f"endpoints[{index}].address {endpoint.address!r}: endpoints[{other}] already has it")
-
-
-def _check_weights(endpoints: tuple[Endpoint, ...], locality_weights: Mapping[Locality, int]) -> None:
-    of_endpoints: dict[tuple[int, Locality], int] = {}
-    for endpoint in endpoints:
-        place = (endpoint.priority, endpoint.locality)
-        of_endpoints[place] = of_endpoints.get(place, 0) + endpoint.weight
-    of_localities: dict[int, int] = {}
-    for (priority, locality), weight in of_endpoints.items():
-        where = f"priority {priority}, locality {str(locality)!r}"
-        whole(weight, f"weight of all endpoints of {where}", 1, MAX_WEIGHT)
-        of_localities[priority] = of_localities.get(priority, 0) + locality_weights.get(locality, 1)
-    for priority, weight in of_localities.items():
-        whole(weight, f"weight of all localities of priority {priority}", 1, MAX_WEIGHT)

@@ -1,9 +1,15 @@
 """The error hierarchy. One base, `LbError`; each error is also the builtin that a caller would expect to catch."""
 
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
 __all__ = [
     "ConfigError",
     "InvalidSetting",
     "LbError",
+    "Mistake",
     "NoEndpointAvailable",
     "NotReady",
     "Overloaded",
@@ -11,6 +17,7 @@ __all__ = [
     "RequestTimedOut",
     "ServiceUnreachable",
     "UnknownService",
+    "path_text",
 ]
 
 
@@ -18,16 +25,61 @@ class LbError(Exception):
     """Base of every error that lbcore raises on purpose."""
 
 
+class Mistake(NamedTuple):
+    """One thing wrong in a value: where in it, and what.
+
+    Fields:
+        path: fields and indices from the value down to the mistake, as in `("endpoints", 2, "weight")`.
+        what: the field, the value given and what is allowed.
+        see: path of another place that the mistake is about, such as the first of two equal addresses.
+    """
+
+    path: tuple[str | int, ...]
+    what: str
+    see: tuple[str | int, ...] = ()
+
+
 class InvalidSetting(LbError, ValueError):
-    """A value outside its allowed range. The message names the field, the value given and what is allowed."""
+    """A value outside its allowed range; `mistakes` holds everything that is wrong with it.
+
+    The message names the field, the value given and what is allowed.
+    """
+
+    def __init__(self, *mistakes: Mistake | str) -> None:
+        self.mistakes = tuple(each if isinstance(each, Mistake) else Mistake((), each) for each in mistakes)
+        super().__init__(*self.mistakes)
+
+    def __str__(self) -> str:
+        # A field of the value itself is named by `what` already; a deeper one needs its path.
+        return "; ".join(f"{path_text(path)}: {what}" if len(path) > 1 else what for path, what, _ in self.mistakes)
+
+
+def path_text(path: tuple[str | int, ...]) -> str:
+    """A path as people write it. A part that is not plain is quoted, so that none can pass for another.
+
+    >>> path_text(("services", "web", "endpoints", 2, "weight"))
+    'services.web.endpoints[2].weight'
+    >>> path_text(("localities", "eu/a.b"))
+    "localities['eu/a.b']"
+    """
+    written = ""
+    for part in path:
+        if isinstance(part, str) and re.fullmatch(r"[\w/-]+", part):
+            written += f".{part}" if written else part
+        else:
+            written += f"[{part!r}]"
+    return written
 
 
 class ConfigError(LbError, ValueError):
     """A configuration file with mistakes; `mistakes` lists them all, each with file, line and field path."""
 
-    def __init__(self, mistakes: "tuple[str, ...]") -> None:
-        super().__init__("\n".join(mistakes))
+    def __init__(self, mistakes: tuple[str, ...]) -> None:
+        super().__init__(mistakes)
         self.mistakes = mistakes
+
+    def __str__(self) -> str:
+        return "\n".join(self.mistakes)
 
 
 class NoEndpointAvailable(LbError, LookupError):

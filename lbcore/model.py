@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import enum
 import math
-import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any
 
-from lbcore.errors import InvalidSetting
-from lbcore.validation import number, text, whole
+from lbcore.address import canonical_address
+from lbcore.errors import InvalidSetting, Mistake
+from lbcore.schema import Checked, attempt, keep_fields
+from lbcore.validation import UINT32_MAX, Whole, number, refusal, text, whole
 
-__all__ = ["MAX_PRIORITY", "MAX_WEIGHT", "Endpoint", "Health", "Locality", "LoadReport", "canonical_address"]
+__all__ = ["MAX_PRIORITY", "MAX_WEIGHT", "Endpoint", "Health", "LoadReport", "Locality", "WholeByLocality"]
 
-MAX_WEIGHT = 2**32 - 1  # endpoint.proto: load_balancing_weight is a uint32
+MAX_WEIGHT = UINT32_MAX  # endpoint.proto: load_balancing_weight is a uint32
 MAX_PRIORITY = 128  # endpoint.proto: LocalityLbEndpoints.priority is at most 128
-
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOSTNAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
-_MAX_UNIX_PATH = 107  # sockaddr_un.sun_path less its terminating zero (unix(7))
-_ADDRESS_FORMS = 'expected "IP:PORT", "[IPv6]:PORT", "HOSTNAME:PORT" or "unix:/PATH"'
 
 
 class Health(enum.IntEnum):
@@ -39,7 +35,7 @@ class Health(enum.IntEnum):
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Locality:
+class Locality(Checked):
     """Where an endpoint runs, written `region/zone/sub_zone`; trailing parts may be left out.
 
     >>> Locality.parse("eu/a")
@@ -52,24 +48,62 @@ class Locality:
     zone: str = ""
     sub_zone: str = ""
 
-    @classmethod
-    def parse(cls, text: str) -> Locality:
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def parse(text: str) -> Locality:
         """Reads `region/zone/sub_zone`. Raises `InvalidSetting` at more than three parts."""
         parts = text.split("/")
         if len(parts) > 3:
-            raise InvalidSetting(f"locality {text!r}: expected at most three parts, region/zone/sub_zone")
-        return cls(*parts)
+            raise refusal("locality", text, "expected at most three parts, region/zone/sub_zone")
+        return Locality(*parts)
 
     def __str__(self) -> str:
         return f"{self.region}/{self.zone}/{self.sub_zone}".rstrip("/")
 
 
+@dataclass(frozen=True, slots=True)
+class WholeByLocality:
+    """Rule for a mapping of `Locality`, or its text, to whole numbers of `low` or more, 32 bits each."""
+
+    of: str
+    low: int
+
+    def __call__(self, value: object, field: str) -> dict[Locality, int]:
+        if not isinstance(value, Mapping):
+            raise refusal(field, value, f"expected a mapping of localities to {self.of}")
+        count_rule = Whole(self.low, UINT32_MAX)
+        mistakes: list[Mistake] = []
+        counts: dict[Locality, int] = {}
+        for place, count in value.items():
+            wrong: list[Mistake] = []
+            counts[attempt(locality, place, "locality", wrong)] = attempt(count_rule, count, self.of, wrong)
+            mistakes += (Mistake((field, str(place)), each.what) for each in wrong)
+        if mistakes:
+            raise InvalidSetting(*mistakes)
+        return counts
+
+
 _NOWHERE = Locality()
 _NO_METADATA: Mapping[str, Any] = {}
+_WEIGHT_HINT = "; to take an endpoint out of rotation set its health to draining"
+
+
+def locality(value: object, field: str) -> Locality:
+    """A locality, or its text."""
+    if isinstance(value, Locality):
+        return value
+    return Locality.parse(text(value, field)) if value != "" else _NOWHERE
+
+
+def metadata(value: object, field: str) -> Mapping[str, Any]:
+    """A mapping with text as keys; what the values may be depends on where they go."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise refusal(field, value, "expected a mapping with text as keys")
+    return dict(value) if value else _NO_METADATA
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Endpoint:
+class Endpoint(Checked):
     """One place that serves requests.
 
     Fields:
@@ -88,13 +122,13 @@ class Endpoint:
     '[::1]:80'
     """
 
-    address: str
-    weight: int
-    locality: Locality
-    priority: int
+    address: Annotated[str, canonical_address]
+    weight: Annotated[int, Whole(1, MAX_WEIGHT, _WEIGHT_HINT)]
+    locality: Annotated[Locality, locality]
+    priority: Annotated[int, Whole(0, MAX_PRIORITY)]
     health: Health
     hostname: str
-    metadata: Mapping[str, Any]
+    metadata: Annotated[Mapping[str, Any], metadata]
 
     def __init__(
         self,
@@ -107,14 +141,7 @@ class Endpoint:
         hostname: str = "",
         metadata: Mapping[str, Any] = _NO_METADATA,
     ) -> None:
-        set_field = object.__setattr__
-        set_field(self, "address", canonical_address(address))
-        set_field(self, "weight", whole(weight, "weight", 1, MAX_WEIGHT, hint=_WEIGHT_HINT))
-        set_field(self, "locality", _locality(locality))
-        set_field(self, "priority", whole(priority, "priority", 0, MAX_PRIORITY))
-        set_field(self, "health", _health(health))
-        set_field(self, "hostname", text(hostname, "hostname"))
-        set_field(self, "metadata", _metadata(metadata))
+        keep_fields(self, address, weight, locality, priority, health, hostname, metadata)
 
     def __hash__(self) -> int:
         return hash((self.address, self.weight, self.locality, self.priority, self.health))
@@ -163,65 +190,3 @@ class LoadReport:
         for name, value in self.named_metrics.items():
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidSetting(f"named_metrics[{name!r}] {value!r}: expected a finite number")
-
-
-def canonical_address(address: str) -> str:
-    """Checks an address and returns its canonical form, the one Envoy hashes.
-
-    >>> canonical_address("[2001:DB8:0::1]:443")
-    '[2001:db8::1]:443'
-    """
-    text(address, "address")
-    if address.startswith("unix:"):
-        return _unix(address)
-    host, colon, port = address.rpartition(":")
-    if not colon or not host:
-        raise InvalidSetting(f"address {address!r}: {_ADDRESS_FORMS}")
-    if not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
-        raise InvalidSetting(f"address {address!r}: port {port!r}, expected 1 to 65535")
-    return f"{_host(host, address)}:{int(port)}"
-
-
-def _unix(address: str) -> str:
-    path = address[len("unix:") :]
-    if not path.startswith("/") or "\0" in path:
-        raise InvalidSetting(f"address {address!r}: expected an absolute path after unix:")
-    if len(path.encode()) > _MAX_UNIX_PATH:
-        raise InvalidSetting(f"address {address!r}: the path is longer than {_MAX_UNIX_PATH} bytes")
-    return address
-
-
-def _host(host: str, address: str) -> str:
-    try:
-        if host.startswith("["):
-            if host.endswith("]"):
-                return f"[{socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host[1:-1]))}]"
-        elif host.rpartition(".")[2].isdigit():  # WHATWG URL: ends in a number, so an IPv4 address
-            return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
-        elif _HOSTNAME.match(host):
-            return host
-    except OSError:
-        pass
-    raise InvalidSetting(f"address {address!r}: {_ADDRESS_FORMS}")
-
-
-_WEIGHT_HINT = "; to take an endpoint out of rotation set its health to DRAINING"
-
-
-def _locality(value: Locality | str) -> Locality:
-    if isinstance(value, Locality):
-        return value
-    return Locality.parse(text(value, "locality")) if value else _NOWHERE
-
-
-def _health(value: Health) -> Health:
-    if not isinstance(value, Health):
-        names = ", ".join(state.name for state in Health)
-        raise InvalidSetting(f"health {value!r}: expected a Health, one of {names}")
-    return value
-
-
-def _metadata(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InvalidSetting(f"metadata {value!r}: expected a mapping with text as keys")
-    return dict(value) if value else _NO_METADATA

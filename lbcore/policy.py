@@ -5,12 +5,14 @@ Fields bear Envoy's own names and defaults (extensions/load_balancing_policies).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from lbcore.errors import InvalidSetting
+from lbcore.errors import Mistake
+from lbcore.schema import Checked
 from lbcore.settings import SlowStart
-from lbcore.validation import number, one_of, whole
+from lbcore.validation import UINT32_MAX, Number, Whole, refusal, whole
 
 __all__ = ["LeastRequest", "Maglev", "Policy", "Random", "RingHash", "RoundRobin"]
 
@@ -18,10 +20,20 @@ MAX_RING_SIZE = 8_388_608  # ring_hash.proto: both bounds are capped at 8M point
 MAX_TABLE_SIZE = 5_000_011  # maglev.proto: the largest prime it accepts
 
 HashFunction = Literal["xx_hash", "murmur_hash_2"]
+RingSize = Annotated[int, Whole(1, MAX_RING_SIZE)]
+BalanceFactor = Annotated[int, Whole(100, UINT32_MAX)]
+
+
+def table_size(value: object, field: str) -> int:
+    """The size of a Maglev table: a prime, so that every step through it visits every slot."""
+    size = whole(value, field, 2, MAX_TABLE_SIZE)
+    if not is_prime(size):
+        raise refusal(field, size, "expected a prime number")
+    return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRobin:
+class RoundRobin(Checked):
     """Endpoints in turn, each as often as its weight says.
 
     Choose it when requests cost about the same and endpoints differ only by known weights; choose `LeastRequest` when
@@ -37,7 +49,7 @@ class RoundRobin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Random:
+class Random(Checked):
     """An endpoint at random, each as likely as its weight says.
 
     Choose it when many clients without shared state must not fall into step. A pick is O(1) (alias table).
@@ -47,7 +59,7 @@ class Random:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeastRequest:
+class LeastRequest(Checked):
     """The endpoint with the fewest requests in flight, among a few sampled or among all; use it through `acquire`.
 
     Choose it when requests differ in cost or endpoints in speed. A pick is O(choice_count), or O(endpoints) for a
@@ -63,19 +75,14 @@ class LeastRequest:
     falls back to a weighted round robin.
     """
 
-    choice_count: int = 2
+    choice_count: Annotated[int, Whole(2, 100)] = 2
     selection_method: Literal["n_choices", "full_scan"] = "n_choices"
-    active_request_bias: float = 1.0
+    active_request_bias: Annotated[float, Number(0.0)] = 1.0
     slow_start: SlowStart | None = None
-
-    def __post_init__(self) -> None:
-        whole(self.choice_count, "choice_count", 2, 100)
-        one_of(self.selection_method, "selection_method", ("n_choices", "full_scan"))
-        number(self.active_request_bias, "active_request_bias", 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RingHash:
+class RingHash(Checked):
     """Consistent hashing on a ring: the same key goes to the same endpoint, as in Envoy and gRPC.
 
     Choose it for affinity when a change of membership must move as few keys as possible; `Maglev` is faster to build
@@ -90,26 +97,24 @@ class RingHash:
     Raises `InvalidSetting`. Source: Envoy ring_hash (ring_hash_lb.cc), gRFC A42.
     """
 
-    minimum_ring_size: int = 1024
-    maximum_ring_size: int = MAX_RING_SIZE
+    minimum_ring_size: RingSize = 1024
+    maximum_ring_size: RingSize = MAX_RING_SIZE
     hash_function: HashFunction = "xx_hash"
     use_hostname_for_hashing: bool = False
-    hash_balance_factor: int | None = None
+    hash_balance_factor: BalanceFactor | None = None
 
-    def __post_init__(self) -> None:
-        whole(self.minimum_ring_size, "minimum_ring_size", 1, MAX_RING_SIZE)
-        whole(self.maximum_ring_size, "maximum_ring_size", 1, MAX_RING_SIZE)
+    def contradictions(self) -> Iterator[Mistake]:
         if self.minimum_ring_size > self.maximum_ring_size:
-            raise InvalidSetting(
+            yield Mistake(
+                ("minimum_ring_size",),
                 f"minimum_ring_size {self.minimum_ring_size}: "
-                f"expected at most maximum_ring_size {self.maximum_ring_size}"
+                f"expected at most maximum_ring_size {self.maximum_ring_size}",
+                see=("maximum_ring_size",),
             )
-        one_of(self.hash_function, "hash_function", ("xx_hash", "murmur_hash_2"))
-        check_balance_factor(self.hash_balance_factor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Maglev:
+class Maglev(Checked):
     """Consistent hashing by Google's Maglev table: one load from memory a pick, shares even to about a percent.
 
     Choose it for affinity at the highest rate; a change of membership moves slightly more keys than `RingHash`.
@@ -123,23 +128,12 @@ class Maglev:
     Raises `InvalidSetting`. Source: Envoy maglev (maglev_lb.cc); Eisenbud et al., NSDI 2016.
     """
 
-    table_size: int = 65537
+    table_size: Annotated[int, table_size] = 65537
     use_hostname_for_hashing: bool = False
-    hash_balance_factor: int | None = None
-
-    def __post_init__(self) -> None:
-        whole(self.table_size, "table_size", 2, MAX_TABLE_SIZE)
-        if not is_prime(self.table_size):
-            raise InvalidSetting(f"table_size {self.table_size}: expected a prime number")
-        check_balance_factor(self.hash_balance_factor)
+    hash_balance_factor: BalanceFactor | None = None
 
 
 Policy = RoundRobin | Random | LeastRequest | RingHash | Maglev
-
-
-def check_balance_factor(value: int | None) -> None:
-    if value is not None:
-        whole(value, "hash_balance_factor", 100, 2**32 - 1)
 
 
 def is_prime(number: int) -> bool:

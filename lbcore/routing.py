@@ -5,47 +5,67 @@ Source: the part of Envoy's listener.proto and route_components.proto that a fro
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-from lbcore.errors import InvalidSetting
+from lbcore.address import canonical_address, is_hostname
+from lbcore.errors import Mistake
+from lbcore.schema import Checked
+from lbcore.validation import refusal, resource_name, text, url_path
 
 __all__ = ["HashOn", "Listener", "Route"]
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110, section 5.6.2: token
+
+
+def header_name(value: object, field: str) -> str:
+    """The name of a request header, or nothing."""
+    name = text(value, field)
+    if name and not _HEADER_NAME.match(name):
+        raise refusal(field, name, "expected a header name: letters, digits and !#$%&'*+-.^_`|~")
+    return name
+
+
+def socket_address(value: object, field: str) -> str:
+    """Where to listen, in canonical form: an IP address and port, or a unix socket."""
+    address = canonical_address(value, field)
+    if is_hostname(address):
+        raise refusal(field, address, 'expected an IP address to listen on, "IP:PORT" or "[IPv6]:PORT"')
+    return address
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HashOn:
+class HashOn(Checked):
     """What of a request is hashed to choose the endpoint; exactly one field is set.
 
     Source: Envoy RouteAction.HashPolicy.
     """
 
-    header: str = ""
+    header: Annotated[str, header_name] = ""
     cookie: str = ""
     query_parameter: str = ""
     source_ip: bool = False
 
-    def __post_init__(self) -> None:
+    def contradictions(self) -> Iterator[Mistake]:
         if [bool(self.header), bool(self.cookie), bool(self.query_parameter), self.source_ip].count(True) != 1:
-            raise InvalidSetting("hash_on: expected exactly one of header, cookie, query_parameter, source_ip")
+            yield Mistake((), "hash_on: expected exactly one of header, cookie, query_parameter, source_ip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(Checked):
     """Requests whose path begins with `prefix` go to `service`."""
 
-    prefix: str
-    service: str
+    prefix: Annotated[str, url_path]
+    service: Annotated[str, resource_name]
     hash_on: HashOn | None = None
-
-    def __post_init__(self) -> None:
-        if not self.prefix.startswith("/"):
-            raise InvalidSetting(f"prefix {self.prefix!r}: expected it to start with /")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class Listener(Checked):
     """An address that Envoy listens on, and where its requests go; the first route that matches wins."""
 
-    name: str
-    address: str
+    name: Annotated[str, resource_name]
+    address: Annotated[str, socket_address]
     routes: tuple[Route, ...]

@@ -1,18 +1,64 @@
-"""Checks of single values that a user sets. Each raises `InvalidSetting` with the field, the value, what is allowed."""
+"""Checks of single values that a user sets: each returns the value to keep, or raises `InvalidSetting` with the field,
+the value given and what is allowed.
+
+The functions are called with the limits; the classes are the same checks as rules, to be declared beside the field that
+they govern: `weight: Annotated[int, Whole(1, 100)]` (see `lbcore.schema`).
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from lbcore.errors import InvalidSetting
+from lbcore.errors import InvalidSetting, Mistake
+
+__all__ = [
+    "MAX_SECONDS",
+    "UINT32_MAX",
+    "Interval",
+    "Number",
+    "Percent",
+    "Seconds",
+    "Uint32",
+    "Whole",
+    "WholePercent",
+    "flag",
+    "number",
+    "one_of",
+    "refusal",
+    "resource_name",
+    "text",
+    "url_path",
+    "visible_text",
+    "whole",
+]
+
+UINT32_MAX = 2**32 - 1
+MAX_SECONDS = 9_223_372_036.0  # what 64 bits of nanoseconds hold; Envoy refuses longer durations as well
+_SHOWN_CHARACTERS = 120  # of a refused value, so that a message stays readable whatever was given
+_MAX_NAME_BYTES = 1024  # percent-encoded three times as long, and still within the 8 KiB that gRPC takes as headers
+
+
+def refusal(field: str, value: object, expected: str) -> InvalidSetting:
+    """The error for one field: `weight 0: expected ...`."""
+    return InvalidSetting(Mistake((field,), f"{field} {_shown(value)}: {expected}"))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to write such numbers in decimal
+        return f"of {value.bit_length()} bits"
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}…"
 
 
 def whole(value: object, field: str, low: int, high: int, *, hint: str = "") -> int:
     """The value, if it is a whole number from `low` to `high`; `hint` says what to do instead where it is below."""
     if type(value) is not int or not low <= value <= high:
         below = hint if type(value) is int and value < low else ""
-        raise InvalidSetting(f"{field} {value!r}: expected a whole number, {low} to {high}{below}")
+        raise refusal(field, value, f"expected a whole number, {low} to {high}{below}")
     return value
 
 
@@ -21,29 +67,112 @@ def number(value: object, field: str, low: float, high: float = math.inf, *, abo
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not low <= value <= high
+        or not low <= value <= min(high, sys.float_info.max)
         or (above and value == low)
     ):
         bounds = f"more than {low:g}" if above else f"{low:g} or more"
         if math.isfinite(high):
             bounds += f", at most {high:g}"
-        raise InvalidSetting(f"{field} {value!r}: expected a number, {bounds}")
+        raise refusal(field, value, f"expected a number, {bounds}")
     return float(value)
 
 
-def one_of(value: object, field: str, allowed: Sequence[str]) -> None:
-    """Accepts one of the allowed names."""
-    if value not in allowed:
-        raise InvalidSetting(f"{field} {value!r}: expected one of {', '.join(allowed)}")
+def one_of(value: object, field: str, allowed: Sequence[str]) -> str:
+    """The value, if it is one of the allowed names."""
+    if not isinstance(value, str) or value not in allowed:
+        raise refusal(field, value, f"expected one of {', '.join(allowed)}")
+    return value
+
+
+def flag(value: object, field: str) -> bool:
+    """The value, if it is true or false."""
+    if not isinstance(value, bool):
+        raise refusal(field, value, "expected true or false")
+    return value
 
 
 def text(value: object, field: str) -> str:
     """The value, if it is text that UTF-8 can carry."""
     if not isinstance(value, str):
-        raise InvalidSetting(f"{field} {value!r}: expected text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidSetting(f"{field} {value!r}: expected valid Unicode, found a lone surrogate") from None
+        raise refusal(field, value, "expected text")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise refusal(field, value, "expected valid Unicode, found a lone surrogate") from None
     return value
+
+
+def visible_text(value: object, field: str) -> str:
+    """The value, if it is text of one printable character or more."""
+    if not text(value, field) or not str(value).isprintable():
+        raise refusal(field, value, "expected printable characters, at least one")
+    return str(value)
+
+
+def resource_name(value: object, field: str) -> str:
+    """The name of a service or listener: what xDS carries, both Envoy and `xds:///NAME` of gRPC take, and a line shows.
+
+    Printable Unicode without spaces, slashes included. Not `*` (the xDS wildcard), not `xdstp:...` (read as a URL by
+    both), no slash at the end (gRPC refuses such a target).
+    """
+    name = text(value, field)
+    if not name or not name.isprintable() or " " in name:
+        raise refusal(field, name, "expected printable characters without spaces, at least one")
+    if name == "*" or name.startswith("xdstp:"):
+        raise refusal(field, name, "expected a name that means nothing else in xDS, which * and xdstp: do")
+    if name.endswith("/"):
+        raise refusal(field, name, "expected no slash at the end, because gRPC refuses to dial it")
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise refusal(field, name, f"expected at most {_MAX_NAME_BYTES} bytes")
+    return name
+
+
+def url_path(value: object, field: str) -> str:
+    """A path of HTTP requests: begins with a slash, in printable ASCII without spaces."""
+    path = text(value, field)
+    if not path.startswith("/"):
+        raise refusal(field, path, "expected it to start with /")
+    if not path.isascii() or not path.isprintable() or " " in path:
+        raise refusal(field, path, "expected printable ASCII without spaces; percent-encode the rest")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number from `low` to `high`."""
+
+    low: int
+    high: int
+    hint: str = ""
+
+    def __call__(self, value: object, field: str) -> int:
+        return whole(value, field, self.low, self.high, hint=self.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite number from `low` (or `above` it) to `high`, kept as a float."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __call__(self, value: object, field: str) -> float:
+        return number(value, field, self.low, self.high, above=self.above)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A duration in seconds of `low` or more, kept as a float. The configuration file may write it as `250ms`."""
+
+    low: float
+
+    def __call__(self, value: object, field: str) -> float:
+        return number(value, field, self.low, MAX_SECONDS)
+
+
+Uint32 = Annotated[int, Whole(0, UINT32_MAX)]
+Percent = Annotated[float, Number(0.0, 100.0)]
+WholePercent = Annotated[int, Whole(0, 100)]
+Interval = Annotated[float, Seconds(0.001)]  # Envoy counts such durations in milliseconds and refuses none

@@ -1,0 +1,70 @@
+"""Addresses of endpoints and listeners, in the one canonical form that identifies an endpoint and that Envoy hashes."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+from lbcore.validation import refusal, text
+
+__all__ = ["canonical_address", "is_hostname"]
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOSTNAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+_MAX_UNIX_PATH = 107  # sockaddr_un.sun_path less its terminating zero (unix(7))
+_FORMS = 'expected "IP:PORT", "[IPv6]:PORT", "HOSTNAME:PORT" or "unix:/PATH"'
+
+
+def canonical_address(value: object, field: str = "address") -> str:
+    """Checks an address and returns its canonical form. Raises `InvalidSetting`.
+
+    >>> canonical_address("[2001:DB8:0::1]:443")
+    '[2001:db8::1]:443'
+    """
+    address = text(value, field)
+    if address.startswith("unix:"):
+        return _unix(address, field)
+    host, _, port = address.rpartition(":")
+    canonical_host = _host(host)
+    if not canonical_host:
+        raise refusal(field, address, _FORMS)
+    if not _PORT.match(port) or not 1 <= int(port) <= 65535:
+        raise refusal(field, address, f"expected a port from 1 to 65535 at the end, found {port!r:.20}")
+    return f"{canonical_host}:{int(port)}"
+
+
+def is_hostname(address: str) -> bool:
+    """Whether a canonical address has a name that is still to be resolved.
+
+    >>> is_hostname("db.internal:80"), is_hostname("10.0.0.1:80"), is_hostname("[::1]:80"), is_hostname("unix:/db.sock")
+    (True, False, False, False)
+    """
+    host = address.rpartition(":")[0]
+    return not address.startswith(("[", "unix:")) and not _ends_in_number(host)
+
+
+def _unix(address: str, field: str) -> str:
+    path = address[len("unix:") :]
+    if not path.startswith("/") or not path.isprintable():
+        raise refusal(field, address, "expected an absolute path in printable characters after unix:")
+    if len(path.encode()) > _MAX_UNIX_PATH:
+        raise refusal(field, address, f"expected a path of at most {_MAX_UNIX_PATH} bytes")
+    return address
+
+
+def _host(host: str) -> str:
+    """The canonical form of a host, empty where it is none."""
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return f"[{socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host[1:-1]))}]"
+        if _ends_in_number(host):
+            return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
+    except (OSError, ValueError):  # ValueError: a NUL in it
+        return ""
+    return host if _HOSTNAME.match(host) else ""
+
+
+def _ends_in_number(host: str) -> bool:
+    """An IPv4 address, right or wrong, by the rule of the URL standard; no top-level domain is a number."""
+    return host.rpartition(".")[2].isdigit()

@@ -4,25 +4,28 @@
 and are imported only when they are used.
 """
 
-from lbcore._core import Lease, hash64
+from lbcore._core import Lease, hash64, hash_many
 from lbcore.cluster import Cluster
 from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvailable
-from lbcore.load_report import LoadReport
-from lbcore.model import Endpoint, Health, Locality
-from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore.explanation import Candidate, Explanation
+from lbcore.model import Endpoint, Health, LoadReport, Locality
+from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
 from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
 
 __all__ = [
     "Availability",
+    "Candidate",
     "CircuitBreakers",
     "Cluster",
     "ClusterStats",
     "ConfigError",
     "Endpoint",
     "EndpointStats",
+    "Explanation",
     "Health",
     "InvalidSetting",
+    "Jump",
     "LbError",
     "Lease",
     "LeastRequest",
@@ -35,11 +38,13 @@ __all__ = [
     "Policy",
     "PriorityStats",
     "Random",
+    "Rendezvous",
     "RingHash",
     "RoundRobin",
     "SlowStart",
     "ZoneAware",
     "hash64",
+    "hash_many",
 ]
 
 

@@ -9,19 +9,25 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from lbcore._core import Balancer
 from lbcore.errors import InvalidSetting, NoEndpointAvailable
+from lbcore.explanation import Candidate, Explanation
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality
-from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import LocalityWeighted, ZoneAware
 from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
 from lbcore.validation import number, text, whole
 
+if TYPE_CHECKING:
+    from lbcore._core import Key
+
 __all__ = ["Cluster"]
 
 _AVAILABILITIES = (Availability.HEALTHY, Availability.DEGRADED, Availability.UNAVAILABLE)
-_POLICIES = (RoundRobin, Random, LeastRequest, RingHash, Maglev)
+_PROBES_SHOWN = 8  # in an explanation
+_POLICIES = (RoundRobin, Random, LeastRequest, RingHash, Maglev, Rendezvous, Jump)
 
 
 class Cluster(Balancer):
@@ -138,11 +144,44 @@ class Cluster(Balancer):
             priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
         )
 
+    def explain(self, key: Key | None = None) -> Explanation:
+        """Why `pick(key)` goes where it goes at this moment. Nothing changes by it: the next pick gives the `winner`.
+
+        >>> from lbcore import Cluster, Endpoint, Maglev
+        >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")], policy=Maglev())
+        >>> cluster.explain("user-1").winner == cluster.pick("user-1")
+        True
+        """
+        found = self._explain(key, _PROBES_SHOWN)
+        endpoints = found["endpoints"]
+        winner = found["winner"]
+        return Explanation(
+            cluster=self.name,
+            policy=type(self.policy).__name__,
+            hash=found["hash"],
+            priorities=tuple(PriorityStats(*values) for values in found["priorities"]),
+            percent=found["percent"],
+            priority=found["priority"],
+            degraded=bool(found["degraded"]),
+            locality_shares=found["locality_shares"],
+            candidates=tuple(
+                Candidate(endpoints[member], weight, active) for member, weight, active in found["candidates"]
+            ),
+            probes=tuple(endpoints[member] for member in found["probes"]),
+            winner=None if winner is None else endpoints[winner],
+            reason=self._why_none() if winner is None else "",
+        )
+
     def __repr__(self) -> str:
         return f"<Cluster {self.name!r} {type(self.policy).__name__} of {len(self.endpoints)}>"
 
-    def _none_available(self) -> NoEndpointAvailable:
-        return NoEndpointAvailable(f"cluster {self.name!r}: {self._why_none()}")
+    def _none_available(self, exclude: object) -> NoEndpointAvailable:
+        reason = self._why_none()
+        if exclude is not None and any(
+            each.availability is not Availability.UNAVAILABLE for each in self.stats().endpoints
+        ):
+            reason = "all endpoints that may be used are excluded"
+        return NoEndpointAvailable(f"cluster {self.name!r}: {reason}")
 
     def _why_none(self) -> str:
         stats = self.stats()

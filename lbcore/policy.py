@@ -14,7 +14,7 @@ from lbcore.schema import Checked
 from lbcore.settings import SlowStart
 from lbcore.validation import UINT32_MAX, Number, Whole, refusal, whole
 
-__all__ = ["LeastRequest", "Maglev", "Policy", "Random", "RingHash", "RoundRobin"]
+__all__ = ["Jump", "LeastRequest", "Maglev", "Policy", "Random", "Rendezvous", "RingHash", "RoundRobin"]
 
 MAX_RING_SIZE = 8_388_608  # ring_hash.proto: both bounds are capped at 8M points
 MAX_TABLE_SIZE = 5_000_011  # maglev.proto: the largest prime it accepts
@@ -133,7 +133,39 @@ class Maglev(Checked):
     hash_balance_factor: BalanceFactor | None = None
 
 
-Policy = RoundRobin | Random | LeastRequest | RingHash | Maglev
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendezvous:
+    """Consistent hashing by highest random weight: shares exactly as the weights, and a change moves no key in vain.
+
+    Choose it for affinity among up to some hundred endpoints, for exact weights, and for ordered fallbacks
+    (`Cluster.rank` gives the key's own replicas). A pick is O(endpoints), vectorised; an update O(endpoints).
+
+    Fields:
+        use_hostname_for_hashing: hash `Endpoint.hostname` where there is one.
+        hash_balance_factor: None, or 100 and more: no endpoint holds more than this percentage of the mean in flight.
+
+    Raises `InvalidSetting`. Source: Thaler and Ravishankar 1998; weights: Schindelhauer and Schomaker 2005.
+    """
+
+    use_hostname_for_hashing: bool = False
+    hash_balance_factor: int | None = None
+
+    def __post_init__(self) -> None:
+        check_balance_factor(self.hash_balance_factor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jump:
+    """Consistent hashing onto numbered shards: endpoint i, in the order given, is shard i; weights do not count.
+
+    Choose it where endpoints have numbers and come and go only at the end. A key whose shard is out is hashed again.
+    A pick is O(log endpoints) and needs no table.
+
+    Source: Lamping and Veach, arXiv:1406.2294.
+    """
+
+
+Policy = RoundRobin | Random | LeastRequest | RingHash | Maglev | Rendezvous | Jump
 
 
 def is_prime(number: int) -> bool:

@@ -75,6 +75,18 @@ cdef void publish(Balancer balancer, Snapshot snapshot):
     del old
 
 
+cdef list priority_values(Snapshot snapshot):
+    cdef PriorityState* state
+    cdef uint32_t i
+    values = []
+    for i in range(snapshot.priority_count):
+        state = &snapshot.priorities[i]
+        values.append((
+            state.total, state.healthy, state.degraded, state.healthy_load, state.degraded_load, bool(state.panic)
+        ))
+    return values
+
+
 cdef class Balancer:
     """Picks endpoints; the native base of `Cluster`."""
 
@@ -94,12 +106,13 @@ cdef class Balancer:
         if self.totals != NULL:
             totals_release(self.totals)
 
-    def pick(self, key=None):
+    def pick(self, key=None, exclude=None):
         """The endpoint for this request, or for this key where the policy hashes.
 
         Args:
             key: str or bytes (XXH64 of it, seed 0), or an int: the 64-bit hash itself. Without one a hash policy picks
                 at random; the other policies ignore it.
+            exclude: an Endpoint or an address not to pick, or several: those that have failed before this retry.
 
         Raises NoEndpointAvailable, saying why; TypeError or ValueError at a key that is none.
         """
@@ -107,12 +120,12 @@ cdef class Balancer:
         cdef int32_t member
         if key is not None or self.hashing:
             hash = pick_hash(self, key)
-        member = choose_member(self, hash)
+        member = choose_member(self, hash) if exclude is None else choose_excluding(self, hash, exclude)
         if lb_unlikely(member < 0):
-            raise self._none_available()
+            raise self._none_available(exclude)
         return <object>self.objects[member]
 
-    def acquire(self, key=None):
+    def acquire(self, key=None, exclude=None):
         """Picks, and counts the request as in flight until `Lease.done`. Arguments and errors as of `pick`."""
         cdef uint64_t hash = 0
         cdef int32_t member
@@ -120,9 +133,9 @@ cdef class Balancer:
         cdef Slot* slot
         if key is not None or self.hashing:
             hash = pick_hash(self, key)
-        member = choose_member(self, hash)
+        member = choose_member(self, hash) if exclude is None else choose_excluding(self, hash, exclude)
         if lb_unlikely(member < 0):
-            raise self._none_available()
+            raise self._none_available(exclude)
         lease = Lease.__new__(Lease)
         slot = self.slots[member]
         slot.active += 1
@@ -151,9 +164,9 @@ cdef class Balancer:
         """
         if type(k) is not int or k < 1:
             raise ValueError(f"k {k!r}: expected a whole number, 1 or more")
-        members = rank_members(self, pick_hash(self, key), min(k, INT32_LARGEST))
+        members = rank_members(self, pick_hash(self, key), min(k, INT32_LARGEST), set())
         if not members:
-            raise self._none_available()
+            raise self._none_available(None)
         return [(<Snapshot>self.snapshot).endpoints[member] for member in members]
 
     @property
@@ -164,7 +177,7 @@ cdef class Balancer:
     cdef int32_t choose(self, uint64_t hash) except -1:
         cdef int32_t member = choose_member(self, hash)
         if member < 0:
-            raise self._none_available()
+            raise self._none_available(None)
         return member
 
     cdef int32_t choose_any(self) except -1:
@@ -270,19 +283,14 @@ cdef class Balancer:
             ))
         return values
 
+    def _explain(self, key, probes):
+        """What `Explanation` is made of (explaining.pxi)."""
+        return explain_pick(self, key, probes)
+
     def _active(self):
         """Requests in flight, those to endpoints that are gone included."""
         return self.totals.active
 
     def _priority_values(self):
         """For each priority: total, healthy, degraded, healthy load, degraded load, panic."""
-        cdef Snapshot snapshot = <Snapshot>self.snapshot
-        cdef PriorityState* state
-        cdef uint32_t i
-        values = []
-        for i in range(snapshot.priority_count):
-            state = &snapshot.priorities[i]
-            values.append((
-                state.total, state.healthy, state.degraded, state.healthy_load, state.degraded_load, bool(state.panic)
-            ))
-        return values
+        return priority_values(<Snapshot>self.snapshot)

@@ -1,6 +1,8 @@
 # Bounded loads around a hash selector: an endpoint that holds more than `balance_factor` percent of its share of all
 # requests in flight passes the key on, along a random order seeded by the key, to the first endpoint that has room.
-# The rule, the order and the generator are Envoy's (thread_aware_lb_impl.cc, BoundedLoadHashingLoadBalancer).
+# The rule, the order and the generator are Envoy's (thread_aware_lb_impl.cc, BoundedLoadHashingLoadBalancer), by which an
+# endpoint may go one request over its room. Rendezvous, which Envoy has no bounds for, keeps the bound strictly, and
+# passes a key on along the key's own order.
 # Papers: Mirrokni, Thorup, Zadimoghaddam, arXiv:1608.01350; Chen et al. (random jumps), arXiv:1908.08762.
 
 cdef struct BoundedLoadSelector:
@@ -9,9 +11,12 @@ cdef struct BoundedLoadSelector:
     double* shares          # of the members, in the group's order
     uint32_t* positions     # in the group, by member
     uint32_t balance_factor # percent
+    int32_t extra           # 1: the request that is being placed counts, so the bound is strict
 
 
-cdef Selector* bounded_load_new(Selector* inner, double* shares, uint32_t balance_factor) noexcept nogil:
+cdef Selector* bounded_load_new(
+    Selector* inner, double* shares, uint32_t balance_factor, bint strict
+) noexcept nogil:
     """Takes `inner` and `shares` over; frees both without memory."""
     cdef uint32_t largest = 0
     cdef uint32_t i
@@ -37,6 +42,7 @@ cdef Selector* bounded_load_new(Selector* inner, double* shares, uint32_t balanc
     selector.shares = shares
     selector.positions = positions
     selector.balance_factor = balance_factor
+    selector.extra = 1 if strict else 0
     return &selector.base
 
 
@@ -52,7 +58,7 @@ cdef inline double overload(const BoundedLoadSelector* selector, uint32_t positi
     """Requests in flight over the endpoint's room; above 1 it is overloaded."""
     cdef const Slot* slot = selector.base.slots[position]
     cdef uint64_t room = ((<uint64_t>slot.totals.active + 1) * selector.balance_factor + 99) // 100
-    return <double>slot.active / max(ceil(<double>room * selector.shares[position]), 1.0)
+    return <double>(slot.active + selector.extra) / max(ceil(<double>room * selector.shares[position]), 1.0)
 
 
 cdef int32_t bounded_load_choose(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
@@ -68,7 +74,29 @@ cdef int32_t bounded_load_attempt(Selector* base, uint64_t hash, uint32_t attemp
 cdef inline int32_t bounded_load_place(BoundedLoadSelector* selector, uint64_t hash, int32_t member) noexcept nogil:
     if overload(selector, selector.positions[member]) <= 1.0:
         return member
+    if selector.extra:
+        return bounded_load_follow(selector, hash, selector.positions[member])
     return bounded_load_probe(selector, hash, selector.positions[member])
+
+
+cdef int32_t bounded_load_follow(BoundedLoadSelector* selector, uint64_t hash, uint32_t first) noexcept nogil:
+    """The first along the key's own order that has room, else the least overloaded."""
+    cdef uint32_t best = first
+    cdef double least = overload(selector, first)
+    cdef double load
+    cdef int32_t member
+    cdef uint32_t attempt
+    for attempt in range(selector.base.count):
+        member = selector.inner.attempt(selector.inner, hash, attempt)
+        if member < 0:
+            break
+        load = overload(selector, selector.positions[member])
+        if load < least:
+            best = selector.positions[member]
+            least = load
+        if load <= 1.0:
+            break
+    return <int32_t>selector.base.members[best]
 
 
 cdef int32_t bounded_load_probe(BoundedLoadSelector* selector, uint64_t hash, uint32_t first) noexcept nogil:

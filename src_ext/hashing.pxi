@@ -155,11 +155,13 @@ def hash64(data, seed=0):
     >>> hex(hash64("user-1"))
     '0xa173746b114c6be8'
     """
+    return hash_of(data, checked_seed(seed))
+
+
+cdef uint64_t checked_seed(object seed) except? 0:
     if not isinstance(seed, int):
         raise TypeError(f"seed {seed!r}: expected an int")
-    cdef uint64_t start
     try:
-        start = PyLong_AsUnsignedLongLong(seed)
+        return PyLong_AsUnsignedLongLong(seed)
     except OverflowError:
         raise ValueError(f"seed {seed}: expected 0 to 2**64 - 1") from None
-    return hash_of(data, start)

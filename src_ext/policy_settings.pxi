@@ -7,10 +7,13 @@ cdef enum PolicyKind:
     LEAST_REQUEST
     RING_HASH
     MAGLEV
+    RENDEZVOUS
+    JUMP
 
 cdef struct PolicySettings:
     PolicyKind kind
     bint hashes             # a key decides
+    bint hashes_endpoints   # by hashes of the endpoints' own keys
     uint32_t choice_count
     bint full_scan
     double active_request_bias
@@ -43,10 +46,15 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
     elif name == "Maglev":
         settings.kind = MAGLEV
         settings.table_size = policy.table_size
+    elif name == "Rendezvous":
+        settings.kind = RENDEZVOUS
+    elif name == "Jump":
+        settings.kind = JUMP
     else:
         raise TypeError(f"policy {policy!r}: expected one of lbcore's policies")
-    if name in ("RingHash", "Maglev"):
-        settings.hashes = True
+    settings.hashes = settings.kind >= RING_HASH
+    if settings.hashes and settings.kind != JUMP:
+        settings.hashes_endpoints = True
         settings.use_hostname_for_hashing = policy.use_hostname_for_hashing
         settings.hash_balance_factor = policy.hash_balance_factor or 0
     slow_start = getattr(policy, "slow_start", None)
@@ -72,8 +80,12 @@ cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint
         selector = ring_new(group, settings.minimum_ring_size, settings.maximum_ring_size, settings.murmur)
     elif settings.kind == MAGLEV:
         selector = maglev_new(group, settings.table_size)
+    elif settings.kind == RENDEZVOUS:
+        selector = rendezvous_new(group)
+    elif settings.kind == JUMP:
+        selector = jump_new(group)
     if selector != NULL and settings.hash_balance_factor:
         shares = group.shares
         group.shares = NULL
-        selector = bounded_load_new(selector, shares, settings.hash_balance_factor)
+        selector = bounded_load_new(selector, shares, settings.hash_balance_factor, settings.kind == RENDEZVOUS)
     return selector

@@ -20,27 +20,55 @@ cdef class Ranking:
         return len(self.members) >= self.wanted
 
 
-cdef list rank_members(Balancer balancer, uint64_t hash, Py_ssize_t wanted):
+cdef list rank_members(Balancer balancer, uint64_t hash, Py_ssize_t wanted, set excluded):
+    """Members in order of preference, without the excluded ones."""
     cdef Snapshot snapshot = <Snapshot>balancer.snapshot
     cdef Ranking ranking = Ranking.__new__(Ranking)
     cdef Selector* selector = select_for(balancer, hash)
-    cdef uint32_t attempt
-    cdef uint64_t attempts
+    cdef uint32_t attempt, limit
     ranking.members = []
-    ranking.seen = set()
+    ranking.seen = excluded
     ranking.wanted = wanted
-    if selector == NULL or wanted <= 0:
+    if selector == NULL:
         return ranking.members
     if ranking.take(selector.choose(selector, &balancer.draw, hash)):
         return ranking.members
-    attempts = <uint64_t>selector.count * ATTEMPTS_AN_ENDPOINT
-    for attempt in range(1, <uint32_t>min(attempts, <uint64_t>0xFFFFFFFFU)):
-        if selector.attempt == NULL or len(ranking.members) == selector.count:
+    limit = <uint32_t>min(<uint64_t>selector.count * ATTEMPTS_AN_ENDPOINT, <uint64_t>0xFFFFFFFFU)
+    for attempt in range(1, limit):
+        if len(ranking.members) == selector.count:
             break
-        if ranking.take(selector.attempt(selector, hash, attempt)):
+        if selector.attempt != NULL:
+            if ranking.take(selector.attempt(selector, hash, attempt)):
+                return ranking.members
+        elif ranking.members:
+            break
+        # Nothing but excluded endpoints so far: a pick by weight or load is simply made again, as Envoy's retries do.
+        elif ranking.take(selector.choose(selector, &balancer.draw, hash)):
             return ranking.members
     rank_the_rest(balancer, snapshot, selector, ranking)
     return ranking.members
+
+
+cdef set excluded_members(Balancer balancer, object exclude):
+    """Positions of the endpoints to leave out: one Endpoint or address, or several. Unknown addresses exclude nothing."""
+    cdef tuple endpoints = (<Snapshot>balancer.snapshot).endpoints
+    cdef uint32_t i
+    if isinstance(exclude, str) or hasattr(exclude, "address"):
+        exclude = (exclude,)
+    try:
+        addresses = {each if isinstance(each, str) else each.address for each in exclude}
+    except (TypeError, AttributeError):
+        raise TypeError(f"exclude {exclude!r}: expected an Endpoint or an address, or several") from None
+    excluded = set()
+    for i in range(<uint32_t>len(endpoints)):
+        if endpoints[i].address in addresses:
+            excluded.add(<int32_t>i)
+    return excluded
+
+
+cdef int32_t choose_excluding(Balancer balancer, uint64_t hash, object exclude) except -2:
+    members = rank_members(balancer, hash, 1, excluded_members(balancer, exclude))
+    return <int32_t>members[0] if members else NO_MEMBER
 
 
 cdef int rank_the_rest(Balancer balancer, Snapshot snapshot, Selector* selector, Ranking ranking) except -1:

@@ -8,6 +8,12 @@ from libc.stdlib cimport calloc, malloc, realloc
 
 cdef enum: NO_MEMBER = -1
 
+# Discovery's health, active checks and ejections taken together.
+cdef enum Availability:
+    HEALTHY
+    DEGRADED
+    UNAVAILABLE
+
 ctypedef int32_t (*ChooseFunction)(Selector*, Draw*, uint64_t) noexcept nogil
 # One member for each of n hashes (NULL for policies that do not hash).
 ctypedef void (*ChooseManyFunction)(Selector*, Draw*, const uint64_t*, int32_t*, Py_ssize_t) noexcept nogil
@@ -40,7 +46,10 @@ cdef struct Group:
     const char** hash_keys      # UTF-8, borrowed from the endpoints; only for policies that hash
     Py_ssize_t* hash_key_sizes
     bint equal_weights
+    bint equal_localities       # shares are as the weights
     bint ramping                # some member is in slow start
+    const uint8_t* availability # by member; the snapshot's
+    Availability wanted         # of the members; UNAVAILABLE: whatever they are
 
 
 cdef Group* group_new(uint32_t count, bint hashing) except NULL:

@@ -10,11 +10,6 @@ cdef extern from *:
     """
     void** tuple_items "lb_tuple_items"(object items) noexcept
 
-cdef enum Availability:
-    HEALTHY
-    DEGRADED
-    UNAVAILABLE
-
 # Why a slot's endpoint is out, whatever discovery says.
 cdef enum SlotFlag:
     FAILED_ACTIVE_CHECK = 1

@@ -55,7 +55,7 @@ cdef class SnapshotBuilder:
             while len(self.priorities) <= priority:
                 self.priorities.append({})
             (<dict>self.priorities[priority]).setdefault(endpoint.locality, []).append(i)
-        if self.settings.policy.hashes:
+        if self.settings.policy.hashes_endpoints:
             self.hash_keys = [self.hash_key(endpoint) for endpoint in endpoints]
         return 0
 
@@ -139,12 +139,15 @@ cdef class SnapshotBuilder:
     cdef list members_of(self, uint32_t priority, uint32_t availability, object locality):
         """Members in order; UNAVAILABLE stands for all of them, as in panic."""
         cdef Snapshot snapshot = self.snapshot
+        cdef dict places = self.priorities[priority]
         cdef list found = []
-        for place, members in (<dict>self.priorities[priority]).items():
-            if locality is None or place == locality:
-                for member in members:
-                    if availability == UNAVAILABLE or snapshot.availability[<uint32_t>member] == availability:
-                        found.append(member)
+        for members in places.values() if locality is None else (places[locality],):
+            if availability == UNAVAILABLE:
+                found += members
+                continue
+            for member in members:
+                if snapshot.availability[<uint32_t>member] == availability:
+                    found.append(member)
         return found
 
     cdef Selector* selector(self, uint32_t priority, uint32_t availability, object locality) except? NULL:
@@ -157,13 +160,16 @@ cdef class SnapshotBuilder:
             return made
         members = self.members_of(priority, availability, locality)
         shares = None
-        if self.settings.policy.hashes:
+        if self.settings.policy.hashes_endpoints and members:
             members, shares = self.hash_shares(priority, members)
         if not members:
             return NULL
+        if self.settings.policy.kind == JUMP:
+            members = self.members_of(priority, UNAVAILABLE, locality)   # shards keep their numbers
         if self.before is not None:
             old = self.before.selector_of(key)
         group = self.group_of(members, shares)
+        group.wanted = <Availability>availability
         try:
             if self.settings.policy.hashes:
                 with nogil:
@@ -184,10 +190,12 @@ cdef class SnapshotBuilder:
     cdef Group* group_of(self, list members, list shares) except NULL:
         cdef Snapshot snapshot = self.snapshot
         cdef uint32_t count = <uint32_t>len(members)
-        cdef Group* group = group_new(count, self.settings.policy.hashes)
+        cdef Group* group = group_new(count, shares is not None)
         cdef uint32_t i, member
         cdef const SlowStartRamp* ramp = &self.settings.policy.ramp
         group.equal_weights = True
+        group.equal_localities = not self.settings.locality_weighted or not self.locality_weights
+        group.availability = snapshot.availability
         try:
             for i in range(count):
                 member = members[i]

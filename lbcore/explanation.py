@@ -1,0 +1,78 @@
+"""Why a pick goes where it goes: `Explanation`, from `Cluster.explain`. Values, and their text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lbcore.model import Endpoint, Locality
+from lbcore.stats import PriorityStats
+
+__all__ = ["Candidate", "Explanation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An endpoint that the pick was made among, with its weight and requests in flight."""
+
+    endpoint: Endpoint
+    weight: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """One pick, stage by stage.
+
+    Fields:
+        cluster, policy: names.
+        hash: the key's 64-bit hash; None where the policy does not hash.
+        priorities: every priority's endpoints, loads in percent, and whether it is in panic.
+        percent: 1 to 100, the place of this pick among the loads of the priorities; None without endpoints.
+        priority: the one chosen; None without endpoints.
+        degraded: whether the place falls to the priority's degraded endpoints.
+        locality_shares: part of the priority's traffic by locality; None where localities do not matter.
+        candidates: the endpoints among which the policy then chose.
+        probes: a hash policy's own order for the key, in which retries and bounded loads go on; may repeat.
+        winner: what `pick` gives now; None where it raises.
+        reason: why there is no winner; empty where there is one.
+    """
+
+    cluster: str
+    policy: str
+    hash: int | None
+    priorities: tuple[PriorityStats, ...]
+    percent: int | None
+    priority: int | None
+    degraded: bool
+    locality_shares: Mapping[Locality, float] | None
+    candidates: tuple[Candidate, ...]
+    probes: tuple[Endpoint, ...]
+    winner: Endpoint | None
+    reason: str
+
+    def __str__(self) -> str:
+        lines = [f"cluster {self.cluster}, policy {self.policy}"]
+        if self.hash is not None:
+            lines.append(f"hash {self.hash:#018x}")
+        for number, level in enumerate(self.priorities):
+            panic = ", PANIC: health is ignored" if level.panic else ""
+            lines.append(
+                f"priority {number}: {level.healthy} healthy and {level.degraded} degraded of {level.total}, "
+                f"load {level.healthy_load} % + {level.degraded_load} % degraded{panic}"
+            )
+        if self.priority is not None:
+            part = " (degraded)" if self.degraded else ""
+            lines.append(f"place {self.percent} of 100: priority {self.priority}{part}")
+        if self.locality_shares is not None:
+            shares = ", ".join(f"{place or '-'} {share:.2%}" for place, share in self.locality_shares.items())
+            lines.append(f"localities: {shares}")
+        shown = ", ".join(
+            f"{each.endpoint.address} (weight {each.weight}, {each.active} active)" for each in self.candidates[:8]
+        )
+        more = f" and {len(self.candidates) - 8} more" if len(self.candidates) > 8 else ""
+        lines.append(f"among {len(self.candidates)}: {shown}{more}")
+        if self.probes:
+            lines.append(f"the key's order: {', '.join(each.address for each in self.probes)}")
+        lines.append(f"winner {self.winner.address}" if self.winner else f"no winner: {self.reason}")
+        return "\n".join(lines)

@@ -134,7 +134,7 @@ class Maglev(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rendezvous:
+class Rendezvous(Checked):
     """Consistent hashing by highest random weight: shares exactly as the weights, and a change moves no key in vain.
 
     Choose it for affinity among up to some hundred endpoints, for exact weights, and for ordered fallbacks
@@ -148,14 +148,11 @@ class Rendezvous:
     """
 
     use_hostname_for_hashing: bool = False
-    hash_balance_factor: int | None = None
-
-    def __post_init__(self) -> None:
-        check_balance_factor(self.hash_balance_factor)
+    hash_balance_factor: BalanceFactor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Jump:
+class Jump(Checked):
     """Consistent hashing onto numbered shards: endpoint i, in the order given, is shard i; weights do not count.
 
     Choose it where endpoints have numbers and come and go only at the end. A key whose shard is out is hashed again.

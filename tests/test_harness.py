@@ -9,57 +9,24 @@ from pathlib import Path
 import grpc
 import pytest
 
+from lbcore.model import Endpoint
 from tests.harness.backends import HttpBackends
-from tests.harness.envoy import Envoy, Json
+from tests.harness.bootstrap import StaticCluster, static_bootstrap
+from tests.harness.envoy import Envoy
 from tests.harness.grpc_backends import ADDRESS_METHOD, GrpcBackends
 from tests.harness.http_client import HttpClient
 from tests.harness.ports import free_port
 from tests.harness.process import Process, wait_until
-
-EXTENSIONS = "type.googleapis.com/envoy.extensions"
-
-
-def static_bootstrap(port_on_ip: tuple[str, int]) -> dict[str, Json]:
-    """A listener on a free port in front of one static endpoint."""
-    ip, port = port_on_ip
-    manager = {
-        "@type": f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "ingress",
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{EXTENSIONS}.filters.http.router.v3.Router"},
-            }
-        ],
-        "route_config": {
-            "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "web"}}]}
-            ]
-        },
-    }
-    endpoint = {"endpoint": {"address": {"socket_address": {"address": ip, "port_value": port}}}}
-    listener = {
-        "name": "ingress",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }
-    cluster = {
-        "name": "web",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": "web", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
 def test_envoy_proxies_to_a_backend_and_names_its_host(
     start_envoy: Callable[..., Envoy], start_backends: Callable[..., HttpBackends]
 ) -> None:
     (address,) = start_backends(["127.0.0.1"]).addresses
-    ip, _, port = address.partition(":")
-    envoy = start_envoy(static_bootstrap((ip, int(port))))
+    envoy = start_envoy(static_bootstrap([StaticCluster(name="web", endpoints=(Endpoint(address),))]))
     with HttpClient(envoy.listeners()["ingress"]) as client:
-        assert client.get("/").headers["x-backend"] == address
+        answer = client.get("/", {"x-cluster": "web"})
+    assert (answer.headers["x-backend"], answer.headers["x-upstream"]) == (address, address)
     assert list(envoy.hosts("web")) == [address]
     assert envoy.stats("cluster.web.upstream_rq_total") == {"cluster.web.upstream_rq_total": 1}
 

@@ -1,0 +1,144 @@
+"""Static Envoy configuration from lbcore's own values, written from Envoy's API and not from lbcore's xDS code.
+
+One listener serves every cluster: the request's header `x-cluster` names the cluster, `x-key` is what is hashed, and
+the answer's `x-upstream` says which host Envoy chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from lbcore.model import Endpoint, Locality
+from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+
+__all__ = ["StaticCluster", "static_bootstrap"]
+
+Json = Any
+_EXTENSIONS = "type.googleapis.com/envoy.extensions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticCluster:
+    """What both sides are given: Envoy as a static cluster, lbcore as a `Cluster`."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    policy: Policy = field(default_factory=RoundRobin)
+    overprovisioning_factor: int = 140
+    panic_threshold: float = 50.0
+
+    def envoy_json(self) -> dict[str, Json]:
+        """An envoy.config.cluster.v3.Cluster."""
+        return {
+            "name": self.name,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "load_balancing_policy": {"policies": [{"typed_extension_config": _policy(self.policy)}]},
+            "common_lb_config": {"healthy_panic_threshold": {"value": self.panic_threshold}},
+            "load_assignment": {
+                "cluster_name": self.name,
+                "policy": {"overprovisioning_factor": self.overprovisioning_factor},
+                "endpoints": _localities(self.endpoints),
+            },
+        }
+
+
+def static_bootstrap(clusters: Iterable[StaticCluster]) -> dict[str, Json]:
+    """A bootstrap with the clusters and the listener `ingress` on a free port."""
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster_header": "x-cluster", "hash_policy": [{"header": {"header_name": "x-key"}}]},
+    }
+    manager = {
+        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "ingress",
+        "route_config": {
+            "response_headers_to_add": [{"header": {"key": "x-upstream", "value": "%UPSTREAM_HOST%"}}],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+        },
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"}}],
+    }
+    listener = {
+        "name": "ingress",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    return {
+        "static_resources": {"listeners": [listener], "clusters": [cluster.envoy_json() for cluster in clusters]},
+    }
+
+
+def _localities(endpoints: Iterable[Endpoint]) -> list[Json]:
+    """LocalityLbEndpoints, one for each pair of priority and locality."""
+
+    def place(endpoint: Endpoint) -> tuple[int, Locality]:
+        return endpoint.priority, endpoint.locality
+
+    return [
+        {
+            "priority": priority,
+            "locality": {"region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone},
+            "lb_endpoints": [_endpoint(endpoint) for endpoint in members],
+        }
+        for (priority, locality), members in groupby(sorted(endpoints, key=place), key=place)
+    ]
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Json]:
+    return {
+        "endpoint": {"address": _address(endpoint.address), "hostname": endpoint.hostname},
+        "health_status": endpoint.health.name,
+        "load_balancing_weight": endpoint.weight,
+        "metadata": {"filter_metadata": {"envoy.lb": dict(endpoint.metadata)}},
+    }
+
+
+def _address(address: str) -> dict[str, Json]:
+    if address.startswith("unix:"):
+        return {"pipe": {"path": address[len("unix:") :]}}
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _policy(policy: Policy) -> dict[str, Json]:
+    """A TypedExtensionConfig of envoy.extensions.load_balancing_policies."""
+    name, settings = _settings(policy)
+    message = "".join(part.capitalize() for part in name.split("_"))
+    kind = f"{_EXTENSIONS}.load_balancing_policies.{name}.v3.{message}"
+    return {"name": f"envoy.load_balancing_policies.{name}", "typed_config": {"@type": kind, **settings}}
+
+
+def _settings(policy: Policy) -> tuple[str, Mapping[str, Json]]:
+    match policy:
+        case RoundRobin():
+            return "round_robin", {}
+        case Random():
+            return "random", {}
+        case LeastRequest():
+            return "least_request", {
+                "choice_count": policy.choice_count,
+                "selection_method": policy.selection_method.upper(),
+            }
+        case RingHash():
+            return "ring_hash", {
+                "minimum_ring_size": policy.minimum_ring_size,
+                "maximum_ring_size": policy.maximum_ring_size,
+                "hash_function": policy.hash_function.upper(),
+                "consistent_hashing_lb_config": _consistent_hashing(policy),
+            }
+        case Maglev():
+            return "maglev", {
+                "table_size": policy.table_size,
+                "consistent_hashing_lb_config": _consistent_hashing(policy),
+            }
+    raise TypeError(f"no Envoy configuration for {policy!r}")
+
+
+def _consistent_hashing(policy: RingHash | Maglev) -> dict[str, Json]:
+    settings: dict[str, Json] = {"use_hostname_for_hashing": policy.use_hostname_for_hashing}
+    if policy.hash_balance_factor is not None:
+        settings["hash_balance_factor"] = policy.hash_balance_factor
+    return settings

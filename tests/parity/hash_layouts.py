@@ -51,9 +51,9 @@ def ring_layouts() -> Iterator[StaticCluster]:
 
 
 def maglev_layouts() -> Iterator[StaticCluster]:
-    """Maglev tables over every combination, sizes in turn."""
+    """Maglev tables over every combination but the single endpoint, for which Envoy builds no table."""
     choose = random.Random(2)
-    for count, weights, naming in product(COUNTS, WEIGHTS, NAMINGS):
+    for count, weights, naming in product(COUNTS[1:], WEIGHTS, NAMINGS):
         size = choose.choice(TABLE_SIZES)
         yield StaticCluster(
             name=f"maglev-{count}-{weights}-{naming}-{size}",

@@ -14,7 +14,6 @@ __all__ = ["PrintedTables", "printed_tables"]
 _CLUSTER = re.compile(r"initializing Primary cluster (\S+) completed")
 _POINT = re.compile(r"ring hash: host=(\S+) hash=(\d+)")
 _SLOT = re.compile(r"maglev: i=(\d+) address=\S+ host=(\S+)")
-_ONLY_SLOT = re.compile(r"maglev: single host (\S+)")
 
 
 @dataclass
@@ -22,7 +21,7 @@ class PrintedTables:
     """What Envoy built for one cluster. A host is the text that was hashed for it."""
 
     ring: list[tuple[int, str]] = field(default_factory=list)  # hash of the point, host
-    slots: list[str] = field(default_factory=list)  # host of each Maglev slot; one slot where there is one host
+    slots: list[str] = field(default_factory=list)  # host of each Maglev slot; none where there is one host
 
 
 def printed_tables(log: str) -> dict[str, PrintedTables]:
@@ -35,8 +34,6 @@ def printed_tables(log: str) -> dict[str, PrintedTables]:
         elif slot := _SLOT.search(line):
             assert int(slot[1]) == len(current.slots), f"slots out of order: {line}"
             current.slots.append(slot[2])
-        elif only := _ONLY_SLOT.search(line):
-            current.slots.append(only[1])
         elif name := _CLUSTER.search(line):
             current = tables[name[1]] = PrintedTables()
     return tables

@@ -1,0 +1,1 @@
+"""Measurements: each prints what it compares with, the ratio and its spread. `make bench` runs them all."""

@@ -21,7 +21,7 @@ from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStat
 from lbcore.validation import number, text, whole
 
 if TYPE_CHECKING:
-    from lbcore._core import Key
+    from lbcore._core import _Key
 
 __all__ = ["Cluster"]
 
@@ -144,7 +144,7 @@ class Cluster(Balancer):
             priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
         )
 
-    def explain(self, key: Key | None = None) -> Explanation:
+    def explain(self, key: _Key | None = None) -> Explanation:
         """Why `pick(key)` goes where it goes at this moment. Nothing changes by it: the next pick gives the `winner`.
 
         >>> from lbcore import Cluster, Endpoint, Maglev

@@ -12,6 +12,7 @@ from lbcore.model import Endpoint, Health, LoadReport, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
 from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
+from lbcore.subset import Subset, Subsets, SubsetSelector
 
 __all__ = [
     "Availability",
@@ -42,6 +43,9 @@ __all__ = [
     "RingHash",
     "RoundRobin",
     "SlowStart",
+    "Subset",
+    "SubsetSelector",
+    "Subsets",
     "ZoneAware",
     "hash64",
     "hash_many",

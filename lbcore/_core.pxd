@@ -45,6 +45,7 @@ cdef class Balancer:
     cdef Slot** slots               # the snapshot's, borrowed
     cdef Draw draw
     cdef bint hashing               # a key decides
+    cdef bint stale                 # a subset whose cluster has changed: `_renew` it before its next use
     cdef Totals* totals
     cdef ClusterSettings* settings
     cdef object snapshot

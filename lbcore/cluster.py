@@ -9,28 +9,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
-from lbcore._core import Balancer
-from lbcore.errors import InvalidSetting, NoEndpointAvailable
-from lbcore.explanation import Candidate, Explanation
+from lbcore.errors import InvalidSetting
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality
+from lbcore.picker import Picker
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import LocalityWeighted, ZoneAware
-from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
+from lbcore.subset import Subset, Subsets, SubsetTable
 from lbcore.validation import number, text, whole
-
-if TYPE_CHECKING:
-    from lbcore._core import _Key
 
 __all__ = ["Cluster"]
 
-_AVAILABILITIES = (Availability.HEALTHY, Availability.DEGRADED, Availability.UNAVAILABLE)
-_PROBES_SHOWN = 8  # in an explanation
 _POLICIES = (RoundRobin, Random, LeastRequest, RingHash, Maglev, Rendezvous, Jump)
 
 
-class Cluster(Balancer):
+class Cluster(Picker):
     """The endpoints of one service, and the policy that picks among them.
 
     Args:
@@ -42,6 +36,7 @@ class Cluster(Balancer):
         overprovisioning_factor: percent, 1 or more: a priority of which 100 / factor is healthy takes all its traffic.
         panic_threshold: percent; with less of a priority available all of its endpoints are used. 0 turns it off.
         fail_traffic_on_panic: in panic, pick none instead of all.
+        subsets: which subsets `subset()` may ask for, by endpoint metadata.
         seed: of every random choice; equal seeds and calls give equal picks.
         clock: called for the time in nanoseconds; None reads CLOCK_MONOTONIC.
 
@@ -69,6 +64,7 @@ class Cluster(Balancer):
         overprovisioning_factor: int = 140,
         panic_threshold: float = 50.0,
         fail_traffic_on_panic: bool = False,
+        subsets: Subsets | None = None,
         seed: int | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -95,6 +91,7 @@ class Cluster(Balancer):
         )
         self._locality_weights: dict[Locality, int] = {}
         self._install((), {})
+        self._subset_table = SubsetTable(self, Subsets() if subsets is None else subsets)
         self.update(endpoints)
 
     def update(
@@ -116,6 +113,7 @@ class Cluster(Balancer):
             _check_members(members)
             self._install(members, weights)
             self._locality_weights = weights
+            self._subset_table.renew()
             return True
 
     def set_health(self, address: str, healthy: bool) -> None:
@@ -126,76 +124,36 @@ class Cluster(Balancer):
         with self._updating:
             if self._set_health(address, bool(healthy)):
                 self._refresh()
+                self._subset_table.renew()
 
     def tick(self) -> None:
         """Does the interval work that is due by the clock: the end of slow starts. Call it about once a second."""
         with self._updating:
             if self._ramp_is_over():
                 self._refresh()
+                self._subset_table.renew()
 
-    def stats(self) -> ClusterStats:
-        """Counts and states at this moment."""
-        return ClusterStats(
-            name=self.name,
-            active=self._active(),
-            endpoints=tuple(
-                EndpointStats(values[0], _AVAILABILITIES[values[1]], *values[2:]) for values in self._slot_values()
-            ),
-            priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
-        )
+    def subset(self, criteria: Mapping[str, Any]) -> Subset:
+        """A view of the endpoints whose metadata match, to pick among them alone; it follows every update.
 
-    def explain(self, key: _Key | None = None) -> Explanation:
-        """Why `pick(key)` goes where it goes at this moment. Nothing changes by it: the next pick gives the `winner`.
+        Args:
+            criteria: metadata keys and values. Its keys must be those of one of the selectors in `subsets`; which
+                endpoints stand in where they are not, or where none matches, is the fallback policy's to say.
 
-        >>> from lbcore import Cluster, Endpoint, Maglev
-        >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")], policy=Maglev())
-        >>> cluster.explain("user-1").winner == cluster.pick("user-1")
-        True
+        Slots are shared: a request in flight counts in the cluster and in each of its views. Views are made once and
+        kept, so call it for each request if that is easier.
+
+        >>> from lbcore import Cluster, Endpoint, Subsets, SubsetSelector
+        >>> cluster = Cluster(
+        ...     "web",
+        ...     [Endpoint(f"10.0.0.{version}:80", metadata={"version": version}) for version in ("1", "2")],
+        ...     subsets=Subsets(selectors=(SubsetSelector(keys=("version",)),)),
+        ... )
+        >>> cluster.subset({"version": "2"}).pick().address
+        '10.0.0.2:80'
         """
-        found = self._explain(key, _PROBES_SHOWN)
-        endpoints = found["endpoints"]
-        winner = found["winner"]
-        return Explanation(
-            cluster=self.name,
-            policy=type(self.policy).__name__,
-            hash=found["hash"],
-            priorities=tuple(PriorityStats(*values) for values in found["priorities"]),
-            percent=found["percent"],
-            priority=found["priority"],
-            degraded=bool(found["degraded"]),
-            locality_shares=found["locality_shares"],
-            candidates=tuple(
-                Candidate(endpoints[member], weight, active) for member, weight, active in found["candidates"]
-            ),
-            probes=tuple(endpoints[member] for member in found["probes"]),
-            winner=None if winner is None else endpoints[winner],
-            reason=self._why_none() if winner is None else "",
-        )
-
-    def __repr__(self) -> str:
-        return f"<Cluster {self.name!r} {type(self.policy).__name__} of {len(self.endpoints)}>"
-
-    def _none_available(self, exclude: object) -> NoEndpointAvailable:
-        reason = self._why_none()
-        if exclude is not None and any(
-            each.availability is not Availability.UNAVAILABLE for each in self.stats().endpoints
-        ):
-            reason = "all endpoints that may be used are excluded"
-        return NoEndpointAvailable(f"cluster {self.name!r}: {reason}")
-
-    def _why_none(self) -> str:
-        stats = self.stats()
-        if not stats.endpoints:
-            return "it has no endpoints"
-        states: dict[str, int] = {}
-        for each in stats.endpoints:
-            name = each.endpoint.health.name
-            if each.availability is Availability.UNAVAILABLE and each.endpoint.health.name in ("UNKNOWN", "HEALTHY"):
-                name = "failed its active check"
-            states[name] = states.get(name, 0) + 1
-        panic = "; it is in panic and fails its traffic" if any(level.panic for level in stats.priorities) else ""
-        counted = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
-        return f"none of its {len(stats.endpoints)} endpoints may be used ({counted}){panic}"
+        with self._updating:
+            return self._subset_table.view(criteria)
 
 
 def _check_members(members: tuple[Endpoint, ...]) -> None:

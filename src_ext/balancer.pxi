@@ -26,9 +26,11 @@ cdef inline int32_t choose_member(Balancer balancer, uint64_t hash) except -2:
 
 cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
     """The selector that serves a pick; NULL where there is nobody to give."""
-    cdef Snapshot snapshot = <Snapshot>balancer.snapshot
+    cdef Snapshot snapshot
+    renew(balancer)
     if balancer.direct != NULL:
         return balancer.direct
+    snapshot = <Snapshot>balancer.snapshot
     if snapshot.ramp_end:
         balancer.draw.now = read_clock(balancer)
         if balancer.draw.now >= snapshot.ramp_end:
@@ -39,6 +41,12 @@ cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
     if snapshot.priority_count == 0:
         return NULL
     return snapshot_select(snapshot, &balancer.draw, hash if balancer.hashing else random_bits(&balancer.draw.random))
+
+
+cdef inline int renew(Balancer balancer) except -1:
+    if lb_unlikely(balancer.stale):
+        balancer._renew()
+    return 0
 
 
 cdef int64_t read_clock(Balancer balancer) except? -1:
@@ -155,6 +163,7 @@ cdef class Balancer:
 
         Returns an int32 array of positions in `endpoints`, -1 where none is available.
         """
+        renew(self)
         return pick_batch(self, keys_or_n)
 
     def rank(self, key, k):
@@ -172,6 +181,7 @@ cdef class Balancer:
     @property
     def endpoints(self):
         """All endpoints, in the order given; `pick_many` returns positions in it."""
+        renew(self)
         return (<Snapshot>self.snapshot).endpoints
 
     cdef int32_t choose(self, uint64_t hash) except -1:
@@ -245,6 +255,28 @@ cdef class Balancer:
         self.locality_weights = locality_weights
         publish(self, snapshot)
 
+    def _share(self, Balancer parent):
+        """Makes this a view of another balancer's endpoints: its settings, its totals, its clock. Stale at first."""
+        self.settings[0] = parent.settings[0]
+        self.hashing = parent.hashing
+        self.clock = parent.clock
+        self.callers = parent.callers
+        self.local_locality = parent.local_locality
+        self.draw.random = random_bits(&parent.draw.random)
+        self.stale = True
+
+    def _install_shared(self, Balancer parent, tuple endpoints):
+        """Publishes some of the parent's endpoints, in its slots."""
+        in_order = [parent.owners[endpoint.address] for endpoint in endpoints]
+        publish(self, build_snapshot(self, endpoints, in_order, parent.locality_weights, read_clock(self)))
+        self.owners = parent.owners
+        self.locality_weights = parent.locality_weights
+        self.stale = False
+
+    def _become_stale(self):
+        self.direct = NULL
+        self.stale = True
+
     def _refresh(self):
         """Builds the snapshot anew from the same endpoints, after a change of health or at the end of a slow start."""
         cdef Snapshot current = <Snapshot>self.snapshot
@@ -271,10 +303,12 @@ cdef class Balancer:
 
     def _slot_values(self):
         """For each endpoint: itself, availability, active, requests, successes, failures, mean latency or None."""
-        cdef Snapshot snapshot = <Snapshot>self.snapshot
+        cdef Snapshot snapshot
         cdef Slot* slot
         cdef uint32_t i
         values = []
+        renew(self)
+        snapshot = <Snapshot>self.snapshot
         for i in range(snapshot.count):
             slot = snapshot.slots[i]
             values.append((
@@ -285,6 +319,7 @@ cdef class Balancer:
 
     def _explain(self, key, probes):
         """What `Explanation` is made of (explaining.pxi)."""
+        renew(self)
         return explain_pick(self, key, probes)
 
     def _active(self):
@@ -293,4 +328,5 @@ cdef class Balancer:
 
     def _priority_values(self):
         """For each priority: total, healthy, degraded, healthy load, degraded load, panic."""
+        renew(self)
         return priority_values(<Snapshot>self.snapshot)

@@ -22,9 +22,9 @@ cdef class Ranking:
 
 cdef list rank_members(Balancer balancer, uint64_t hash, Py_ssize_t wanted, set excluded):
     """Members in order of preference, without the excluded ones."""
-    cdef Snapshot snapshot = <Snapshot>balancer.snapshot
     cdef Ranking ranking = Ranking.__new__(Ranking)
     cdef Selector* selector = select_for(balancer, hash)
+    cdef Snapshot snapshot = <Snapshot>balancer.snapshot
     cdef uint32_t attempt, limit
     ranking.members = []
     ranking.seen = excluded
@@ -51,7 +51,7 @@ cdef list rank_members(Balancer balancer, uint64_t hash, Py_ssize_t wanted, set 
 
 cdef set excluded_members(Balancer balancer, object exclude):
     """Positions of the endpoints to leave out: one Endpoint or address, or several. Unknown addresses exclude nothing."""
-    cdef tuple endpoints = (<Snapshot>balancer.snapshot).endpoints
+    cdef tuple endpoints = balancer.endpoints
     cdef uint32_t i
     if isinstance(exclude, str) or hasattr(exclude, "address"):
         exclude = (exclude,)

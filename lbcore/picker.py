@@ -1,0 +1,93 @@
+"""`Picker`: what a cluster and a subset of it have in common: picks, statistics, explanations, and why there is none.
+
+`pick`, `acquire`, `pick_many` and `rank` are the native `Balancer`'s own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbcore._core import Balancer
+from lbcore.errors import NoEndpointAvailable
+from lbcore.explanation import Candidate, Explanation
+from lbcore.policy import Policy
+from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
+
+if TYPE_CHECKING:
+    from lbcore._core import _Key
+
+__all__ = ["Picker"]
+
+_AVAILABILITIES = (Availability.HEALTHY, Availability.DEGRADED, Availability.UNAVAILABLE)
+_PROBES_SHOWN = 8  # in an explanation
+
+
+class Picker(Balancer):
+    """Picks among some endpoints by one policy. Made as a `Cluster`, or by `Cluster.subset`."""
+
+    name: str
+    policy: Policy
+
+    def stats(self) -> ClusterStats:
+        """Counts and states at this moment."""
+        return ClusterStats(
+            name=self.name,
+            active=self._active(),
+            endpoints=tuple(
+                EndpointStats(values[0], _AVAILABILITIES[values[1]], *values[2:]) for values in self._slot_values()
+            ),
+            priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
+        )
+
+    def explain(self, key: _Key | None = None) -> Explanation:
+        """Why `pick(key)` goes where it goes at this moment. Nothing changes by it: the next pick gives the `winner`.
+
+        >>> from lbcore import Cluster, Endpoint, Maglev
+        >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")], policy=Maglev())
+        >>> cluster.explain("user-1").winner == cluster.pick("user-1")
+        True
+        """
+        found = self._explain(key, _PROBES_SHOWN)
+        endpoints = found["endpoints"]
+        winner = found["winner"]
+        return Explanation(
+            cluster=self.name,
+            policy=type(self.policy).__name__,
+            hash=found["hash"],
+            priorities=tuple(PriorityStats(*values) for values in found["priorities"]),
+            percent=found["percent"],
+            priority=found["priority"],
+            degraded=bool(found["degraded"]),
+            locality_shares=found["locality_shares"],
+            candidates=tuple(
+                Candidate(endpoints[member], weight, active) for member, weight, active in found["candidates"]
+            ),
+            probes=tuple(endpoints[member] for member in found["probes"]),
+            winner=None if winner is None else endpoints[winner],
+            reason=self._why_none() if winner is None else "",
+        )
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name!r} {type(self.policy).__name__} of {len(self.endpoints)}>"
+
+    def _none_available(self, exclude: object) -> NoEndpointAvailable:
+        reason = self._why_none()
+        if exclude is not None and any(
+            each.availability is not Availability.UNAVAILABLE for each in self.stats().endpoints
+        ):
+            reason = "all endpoints that may be used are excluded"
+        return NoEndpointAvailable(f"cluster {self.name!r}: {reason}")
+
+    def _why_none(self) -> str:
+        stats = self.stats()
+        if not stats.endpoints:
+            return "it has no endpoints"
+        states: dict[str, int] = {}
+        for each in stats.endpoints:
+            name = each.endpoint.health.name
+            if each.availability is Availability.UNAVAILABLE and each.endpoint.health.name in ("UNKNOWN", "HEALTHY"):
+                name = "failed its active check"
+            states[name] = states.get(name, 0) + 1
+        panic = "; it is in panic and fails its traffic" if any(level.panic for level in stats.priorities) else ""
+        counted = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
+        return f"none of its {len(stats.endpoints)} endpoints may be used ({counted}){panic}"

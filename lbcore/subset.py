@@ -1,0 +1,178 @@
+"""Subsets of a cluster by endpoint metadata: views that share the cluster's slots and copy no endpoint.
+
+Which subsets exist, and what stands in for one that does not, is Envoy's rule (subset.proto, subset_lb.cc). A view is
+rebuilt when it is first used after an update, so thousands of them cost an update nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from lbcore.errors import InvalidSetting, Mistake
+from lbcore.model import Endpoint, metadata
+from lbcore.picker import Picker
+from lbcore.schema import Checked
+
+if TYPE_CHECKING:
+    from lbcore.cluster import Cluster
+
+__all__ = ["Subset", "SubsetSelector", "SubsetTable", "Subsets"]
+
+Comparable = tuple[str, Hashable]  # kind and value
+Criteria = tuple[tuple[str, Comparable], ...]
+Fallback = Literal["not_defined", "no_fallback", "any_endpoint", "default_subset", "keys_subset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetSelector(Checked):
+    """One kind of subset: the endpoints that agree in the values of these metadata keys.
+
+    Fields:
+        keys: metadata keys, in any order.
+        fallback_policy: where no endpoint matches: `not_defined` (what `Subsets` says), `no_fallback`, `any_endpoint`,
+            `default_subset`, or `keys_subset`: look again with `fallback_keys_subset` only.
+        fallback_keys_subset: a smaller set of the keys, for `keys_subset`.
+
+    Raises `InvalidSetting`. Source: Envoy LbSubsetSelector.
+    """
+
+    keys: tuple[str, ...]
+    fallback_policy: Fallback = "not_defined"
+    fallback_keys_subset: tuple[str, ...] = ()
+
+    def contradictions(self) -> Iterator[Mistake]:
+        field = "fallback_keys_subset"
+        if not self.keys:
+            yield Mistake(("keys",), "keys (): expected at least one metadata key")
+        if (self.fallback_policy == "keys_subset") != bool(self.fallback_keys_subset):
+            yield Mistake((field,), f"{field}: expected with the fallback_policy keys_subset, and only with it")
+        elif self.fallback_keys_subset and not set(self.fallback_keys_subset) < set(self.keys):
+            yield Mistake((field,), f"{field} {self.fallback_keys_subset!r}: expected some of the keys, not all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subsets(Checked):
+    """Which subsets a cluster has.
+
+    Fields:
+        selectors: the kinds of subset; without any, every request falls back.
+        fallback_policy: for criteria whose keys no selector has, and for selectors that leave it open.
+        default_subset: metadata that an endpoint of the default subset has.
+        list_as_any: a metadata value that is a list matches each of its items.
+
+    Source: Envoy LbSubsetConfig.
+    """
+
+    selectors: tuple[SubsetSelector, ...] = ()
+    fallback_policy: Literal["no_fallback", "any_endpoint", "default_subset"] = "no_fallback"
+    default_subset: Annotated[Mapping[str, Any], metadata] = field(default_factory=dict)
+    list_as_any: bool = False
+
+
+class Subset(Picker):
+    """A view of some endpoints of a cluster, from `Cluster.subset`; picks and leases as there."""
+
+    def __init__(self, table: SubsetTable, criteria: Criteria) -> None:
+        self._table = table
+        self._criteria = criteria
+        self.policy = table.cluster.policy
+        wanted = ", ".join(f"{key}={value!r}" for key, (_, value) in criteria)
+        self.name = f"{table.cluster.name} where {wanted}" if wanted else table.cluster.name
+        self._share(table.cluster)
+
+    def _renew(self) -> None:
+        """Called by the core, before the view is next used after a change."""
+        self._install_shared(self._table.cluster, self._table.members(self._criteria))
+
+    def __repr__(self) -> str:
+        return f"<Subset {self.name!r} of {len(self.endpoints)}>"
+
+
+class SubsetTable:
+    """The subsets of one cluster: who is in which, and the views made so far."""
+
+    def __init__(self, cluster: Cluster, subsets: Subsets) -> None:
+        self.cluster = cluster
+        self._subsets = subsets
+        self._selectors = {frozenset(each.keys): each for each in subsets.selectors}
+        self._indexes: dict[tuple[str, ...], dict[Criteria, tuple[Endpoint, ...]]] = {}
+        self._views: dict[Criteria, Subset] = {}
+
+    def renew(self) -> None:
+        """Makes every view look again when it is next used."""
+        self._indexes.clear()
+        for criteria, view in list(self._views.items()):
+            view._become_stale()
+            if criteria and not self._matching(criteria):
+                del self._views[criteria]  # whoever holds it may go on; nobody else keeps it alive
+
+    def view(self, criteria: Mapping[str, Any]) -> Subset:
+        """The view for these criteria, which may be a fallback."""
+        wanted: Criteria = tuple(sorted((key, _comparable(value)) for key, value in criteria.items()))
+        view = self._views.get(wanted)
+        if view is None:
+            view = Subset(self, wanted)
+            if not wanted or self._matching(wanted):  # a subset that does not exist is not kept: anyone can name one
+                self._views[wanted] = view
+        return view
+
+    def members(self, criteria: Criteria) -> tuple[Endpoint, ...]:
+        """The endpoints that serve these criteria, by match or by fallback."""
+        selector = self._selectors.get(frozenset(key for key, _ in criteria))
+        while selector is not None:
+            if found := self._matching(criteria):
+                return found
+            if selector.fallback_policy != "keys_subset":
+                break
+            criteria = tuple(pair for pair in criteria if pair[0] in selector.fallback_keys_subset)
+            selector = self._selectors.get(frozenset(selector.fallback_keys_subset))
+        policy: Fallback = self._subsets.fallback_policy
+        if selector is not None and selector.fallback_policy != "not_defined":
+            policy = selector.fallback_policy
+        if policy == "any_endpoint":
+            return self.cluster.endpoints
+        if policy == "default_subset":
+            default = {key: _comparable(value) for key, value in self._subsets.default_subset.items()}
+            return self._index(tuple(sorted(default))).get(tuple(sorted(default.items())), ())
+        return ()
+
+    def _matching(self, criteria: Criteria) -> tuple[Endpoint, ...]:
+        keys = tuple(key for key, _ in criteria)
+        if frozenset(keys) not in self._selectors:
+            return ()
+        return self._index(keys).get(criteria, ())
+
+    def _index(self, keys: tuple[str, ...]) -> dict[Criteria, tuple[Endpoint, ...]]:
+        """Endpoints by their values of the keys; made once an update and set of keys."""
+        if keys not in self._indexes:
+            found: dict[Criteria, list[Endpoint]] = {}
+            for endpoint in self.cluster.endpoints:
+                if all(key in endpoint.metadata for key in keys):
+                    for criteria in self._combinations(endpoint, keys):
+                        found.setdefault(criteria, []).append(endpoint)
+            self._indexes[keys] = {criteria: tuple(members) for criteria, members in found.items()}
+        return self._indexes[keys]
+
+    def _combinations(self, endpoint: Endpoint, keys: tuple[str, ...]) -> list[Criteria]:
+        combinations: list[Criteria] = [()]
+        for key in keys:
+            value = endpoint.metadata[key]
+            values = value if self._subsets.list_as_any and isinstance(value, list | tuple) else [value]
+            choices = dict.fromkeys(_comparable(each) for each in values)
+            combinations = [(*done, (key, choice)) for done in combinations for choice in choices]
+        return combinations
+
+
+def _comparable(value: Any) -> Comparable:
+    """A metadata value in a form that compares as protobuf's Value does: numbers are one kind, booleans another."""
+    if value is None or isinstance(value, bool | str):
+        return (type(value).__name__, value)
+    if isinstance(value, int | float):
+        return ("number", float(value))
+    if isinstance(value, list | tuple):
+        return ("list", tuple(_comparable(each) for each in value))
+    if isinstance(value, Mapping):
+        return ("struct", tuple(sorted((str(key), _comparable(each)) for key, each in value.items())))
+    raise InvalidSetting(f"metadata value {value!r}: expected text, a number, true or false, null, a list or a mapping")

@@ -1,0 +1,95 @@
+"""Endpoints of a service as a ClusterLoadAssignment that Envoy and gRPC both accept.
+
+They differ in what they refuse, so this keeps to what neither does: every locality is present with a weight of 1 or more
+(gRPC silently drops one without), appears once in a priority, priorities run from 0 without a gap, and addresses are IPs
+(`docs/xds.md`). Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from envoy.config.core.v3 import base_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.type.v3 import percent_pb2
+from google.protobuf import struct_pb2, wrappers_pb2
+
+from lbcore.directory import ServiceSnapshot
+from lbcore.model import Endpoint, Locality
+from lbcore.settings import DropOverload
+from lbcore.xds.addresses import address_message, is_hostname, is_unix
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.wire import Resource
+
+__all__ = ["assignment", "hostnames", "same_assignment"]
+
+_FIELDS = ("name", "endpoints", "locality_weights", "overprovisioning_factor", "drop_overload")
+
+
+def assignment(service: ServiceSnapshot, *, unix_sockets: bool) -> Resource:
+    """The service's endpoints, without those that have a hostname; gRPC refuses unix sockets, so they may be left out."""
+    usable = [
+        endpoint
+        for endpoint in service.endpoints
+        if not is_hostname(endpoint.address) and (unix_sockets or not is_unix(endpoint.address))
+    ]
+    message = endpoint_pb2.ClusterLoadAssignment(
+        cluster_name=service.name,
+        endpoints=_localities(usable, service),
+        policy=endpoint_pb2.ClusterLoadAssignment.Policy(
+            overprovisioning_factor=wrappers_pb2.UInt32Value(value=service.overprovisioning_factor),
+            drop_overloads=[_drop_overload(service.drop_overload)] if service.drop_overload else [],
+        ),
+    )
+    return Resource(ResourceType.ASSIGNMENT, service.name, message)
+
+
+def hostnames(service: ServiceSnapshot) -> list[str]:
+    """The addresses that are left out because they hold a name."""
+    return [endpoint.address for endpoint in service.endpoints if is_hostname(endpoint.address)]
+
+
+def same_assignment(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:
+    """Whether both services have the same assignment."""
+    return all(getattr(one, field) == getattr(other, field) for field in _FIELDS)
+
+
+def _localities(
+    endpoints: list[Endpoint], service: ServiceSnapshot
+) -> list[endpoint_components_pb2.LocalityLbEndpoints]:
+    groups: dict[tuple[int, Locality], list[Endpoint]] = {}
+    for endpoint in endpoints:
+        groups.setdefault((endpoint.priority, endpoint.locality), []).append(endpoint)
+    rank = {priority: rank for rank, priority in enumerate(sorted({priority for priority, _ in groups}))}
+    return [
+        endpoint_components_pb2.LocalityLbEndpoints(
+            locality=base_pb2.Locality(region=place.region, zone=place.zone, sub_zone=place.sub_zone),
+            lb_endpoints=map(_lb_endpoint, members),
+            load_balancing_weight=wrappers_pb2.UInt32Value(value=service.locality_weights.get(place, 1)),
+            priority=rank[priority],
+        )
+        for (priority, place), members in sorted(groups.items(), key=lambda group: group[0])
+    ]
+
+
+def _lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
+    message = endpoint_components_pb2.LbEndpoint(
+        endpoint=endpoint_components_pb2.Endpoint(
+            address=address_message(endpoint.address), hostname=endpoint.hostname
+        ),
+        health_status=int(endpoint.health),  # the numbers are Envoy's
+        load_balancing_weight=wrappers_pb2.UInt32Value(value=endpoint.weight),
+    )
+    if endpoint.metadata:
+        metadata = struct_pb2.Struct()
+        metadata.update(msgspec.to_builtins(endpoint.metadata))
+        message.metadata.filter_metadata["envoy.lb"].CopyFrom(metadata)
+    return message
+
+
+def _drop_overload(drop: DropOverload) -> endpoint_pb2.ClusterLoadAssignment.Policy.DropOverload:
+    return endpoint_pb2.ClusterLoadAssignment.Policy.DropOverload(
+        category=drop.category,
+        drop_percentage=percent_pb2.FractionalPercent(
+            numerator=round(drop.percent * 10_000), denominator=percent_pb2.FractionalPercent.MILLION
+        ),
+    )

@@ -1,0 +1,95 @@
+"""A service as a Cluster: one for Envoy with all of its settings, one for gRPC with what gRPC accepts.
+
+Both take their endpoints by EDS from the stream that the cluster came by. Sources: Envoy cluster.proto; gRPC
+xds_cluster_parser.cc.
+"""
+
+from __future__ import annotations
+
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
+from envoy.config.core.v3 import health_check_pb2
+from envoy.type.v3 import percent_pb2
+from google.protobuf import wrappers_pb2
+
+from lbcore.directory import ServiceSnapshot
+from lbcore.settings import CircuitBreakers, HealthCheck, OutlierDetection
+from lbcore.xds.messages import FROM_ADS, duration
+from lbcore.xds.policies import envoy_policy, grpc_policy
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.wire import Resource
+
+__all__ = ["envoy_cluster", "grpc_cluster", "same_clusters"]
+
+_FIELDS = ("name", "policy", "panic_threshold", "health_check", "outlier_detection", "circuit_breakers")
+
+
+def envoy_cluster(service: ServiceSnapshot) -> Resource:
+    """The cluster with policy, panic threshold, outlier detection, circuit breakers and health checks as set."""
+    message = _cluster(service)
+    message.load_balancing_policy.CopyFrom(
+        envoy_policy(service.policy, locality_weighted=bool(service.locality_weights))
+    )
+    message.common_lb_config.healthy_panic_threshold.CopyFrom(percent_pb2.Percent(value=service.panic_threshold))
+    if service.health_check:
+        message.health_checks.append(_health_check(service.health_check))
+    return Resource(ResourceType.CLUSTER, service.name, message)
+
+
+def grpc_cluster(service: ServiceSnapshot) -> Resource:
+    """The cluster with the nearest policy that gRPC has, outlier detection and the limit of requests."""
+    message = _cluster(service)
+    message.load_balancing_policy.CopyFrom(
+        grpc_policy(service.policy, locality_weighted=bool(service.locality_weights))
+    )
+    return Resource(ResourceType.CLUSTER, service.name, message)
+
+
+def same_clusters(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:
+    """Whether both services have the same clusters."""
+    return bool(one.locality_weights) == bool(other.locality_weights) and all(
+        getattr(one, field) == getattr(other, field) for field in _FIELDS
+    )
+
+
+def _cluster(service: ServiceSnapshot) -> cluster_pb2.Cluster:
+    message = cluster_pb2.Cluster(
+        name=service.name,
+        type=cluster_pb2.Cluster.EDS,
+        eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=FROM_ADS),
+    )
+    if service.circuit_breakers:
+        message.circuit_breakers.thresholds.append(_thresholds(service.circuit_breakers))
+    if service.outlier_detection:
+        message.outlier_detection.CopyFrom(_outlier_detection(service.outlier_detection))
+    return message
+
+
+def _thresholds(setting: CircuitBreakers) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:
+    return circuit_breaker_pb2.CircuitBreakers.Thresholds(
+        **{field: wrappers_pb2.UInt32Value(value=getattr(setting, field)) for field in setting.__slots__}
+    )
+
+
+def _outlier_detection(setting: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:
+    message = outlier_detection_pb2.OutlierDetection()
+    for field in setting.__slots__:  # the fields bear Envoy's names
+        value, wrapper = getattr(setting, field), message.DESCRIPTOR.fields_by_name[field].message_type
+        if wrapper is None:
+            setattr(message, field, value)
+        elif wrapper.name == "Duration":
+            getattr(message, field).CopyFrom(duration(value))
+        else:
+            getattr(message, field).value = value
+    # Envoy refuses a maximum below the base; its own default for the maximum is the base, if that is larger.
+    message.max_ejection_time.CopyFrom(duration(max(setting.max_ejection_time, setting.base_ejection_time)))
+    return message
+
+
+def _health_check(setting: HealthCheck) -> health_check_pb2.HealthCheck:
+    return health_check_pb2.HealthCheck(
+        http_health_check=health_check_pb2.HealthCheck.HttpHealthCheck(path=setting.http.path, host=setting.http.host),
+        interval=duration(setting.interval),
+        timeout=duration(setting.timeout),
+        healthy_threshold=wrappers_pb2.UInt32Value(value=setting.healthy_threshold),
+        unhealthy_threshold=wrappers_pb2.UInt32Value(value=setting.unhealthy_threshold),
+    )

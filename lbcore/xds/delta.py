@@ -1,0 +1,182 @@
+"""Delta (incremental) xDS: requests carry changes of a subscription, responses carry changes of resources.
+
+The server knows what the client has, also after a reconnect, so only what differs is sent, each resource with its own
+version; what is gone is named. Requests and responses are not in step: a change of the subscription counts whatever nonce
+it comes with. Source: Envoy xds_protocol.rst ("Incremental xDS").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+
+from lbcore.xds.resource_set import ABSENT, ResourceSet
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.subscription import MAX_RESPONSE_SIZE, WILDCARD, Request, Response, Subscription, Verdict
+from lbcore.xds.wire import Resource
+
+__all__ = ["DeltaRequest", "DeltaSubscription"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaRequest(Request):
+    """A DeltaDiscoveryRequest.
+
+    Fields:
+        subscribe, unsubscribe: names to add to and to take from the subscription, in this order.
+        initial_versions: what the client has already, by name; counts in the first request for a type on a stream.
+    """
+
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def by_wildcard(self) -> bool:
+        return not self.subscribe or WILDCARD in self.subscribe
+
+
+class DeltaSubscription(Subscription[DeltaRequest]):
+    """The subscription of one stream to one type."""
+
+    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+        super().__init__(resource_type, nonces)
+        self._started = False
+        self._wildcard = False
+        self._names: set[str] = set()  # subscribed to by name
+        self._told: dict[str, str] = {}  # what the client has; `ABSENT` where it was told so
+        self._due: set[str] = set()
+        self._owed = False  # a response is due even if it holds nothing
+        self._unanswered: dict[str, Set[str]] = {}  # by nonce, oldest first: names that the client did not have before
+        self._unaccepted: set[str] = set()  # names that the client never had and has not accepted yet
+        self._at_once = False  # what is due answers a request, or continues a response that was too large
+
+    def receive(self, request: DeltaRequest) -> Verdict | None:
+        verdict = self._answer(request)
+        if self._started:
+            self._subscribe(request.subscribe)
+        else:
+            self._start(request)
+        self._unsubscribe(request.unsubscribe)
+        if self._owed or (self._due and (request.subscribe or request.unsubscribe)):
+            self._at_once = True
+        return verdict
+
+    def advance(self, resources: ResourceSet) -> None:
+        first, self._resources = self._resources is None, resources
+        if first:
+            self._review([*self._names, *self._told, *(resources.versions if self._wildcard else ())])
+        else:
+            self._review(resources.changed if self._wildcard else resources.changed & self._names)
+
+    def resend(self, names: Iterable[str]) -> None:
+        for name in names:
+            if self.covers(name) and self._resources is not None and self._resources.get(name) is not None:
+                self._told.pop(name, None)
+                self._due.add(name)
+
+    def respond(self) -> Response | None:
+        resources = self._resources
+        if resources is None or not (self._due or self._owed) or (self._unanswered and not self._at_once):
+            return None
+        part, removed = self._compose(resources)
+        names = {resource.name for resource in part}
+        new = {name for name in names if not self._told.get(name)}
+        self._due -= names
+        self._due.difference_update(removed)
+        self._at_once, self._owed = bool(self._due), False  # what is left did not fit
+        for resource in part:
+            self._told[resource.name] = resource.version
+        for name in removed:
+            self._tell_gone(name)
+        self._unaccepted |= new
+        nonce = next(self._nonces)
+        self._unanswered[nonce] = new
+        return Response(resources.delta_body(part, removed), nonce, names, len(part))
+
+    def covers(self, name: str) -> bool:
+        return self._wildcard or name in self._names
+
+    def settled(self, name: str) -> bool:
+        return bool(self._told.get(name)) and name not in self._unaccepted
+
+    def _answer(self, request: DeltaRequest) -> Verdict | None:
+        if request.nonce not in self._unanswered:
+            return None
+        for nonce in list(self._unanswered):  # an answer to one response answers those before it
+            names = self._unanswered.pop(nonce)
+            if request.error is None:
+                self._unaccepted -= names
+            if nonce == request.nonce:
+                break
+        return Verdict("", request.nonce, request.error)
+
+    def _start(self, request: DeltaRequest) -> None:
+        self._started = True
+        self._names = set(request.subscribe) - {WILDCARD}
+        self._wildcard = self.resource_type.whole and request.by_wildcard
+        self._told = {name: version for name, version in request.initial_versions.items() if self.covers(name)}
+        self._owed = self._wildcard and not self._told  # a client that starts waits for an answer, be it empty
+        self._due = self._names - self._told.keys()
+        if self._resources is not None:
+            self._review([*self._told, *self._names, *(self._resources.versions if self._wildcard else ())])
+
+    def _subscribe(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name != WILDCARD:
+                self._names.add(name)
+                self._told.pop(name, None)  # a client that asks again is answered again
+                self._due.add(name)
+            elif self.resource_type.whole:
+                self._wildcard = self._owed = True
+                if self._resources is not None:
+                    self._due.update(self._resources.versions)
+
+    def _unsubscribe(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name == WILDCARD:
+                self._wildcard = self._owed = False
+                for other in [other for other in self._told.keys() | self._due if other not in self._names]:
+                    self._forget(other)
+            elif name in self._names:
+                self._names.discard(name)
+                self._forget(name)
+                if self._wildcard:
+                    self._due.add(name)  # the client is told whether it keeps the resource
+
+    def _review(self, names: Iterable[str]) -> None:
+        """Decides of each name whether it is due. What the client asked for and never heard of stays due."""
+        assert self._resources is not None
+        for name in names:
+            version, told = self._resources.version(name), self._told.get(name)
+            if version == told:
+                self._due.discard(name)
+            elif version != ABSENT or told:
+                self._due.add(name)
+
+    def _compose(self, resources: ResourceSet) -> tuple[list[Resource], list[str]]:
+        """The resources that are due, as many as fit, and the names of those that are gone."""
+        part: list[Resource] = []
+        removed: list[str] = []
+        size = 0
+        for name in sorted(self._due):
+            resource = resources.get(name)
+            if resource is None:
+                removed.append(name)
+                continue
+            size += len(resource.framed)
+            if part and size > MAX_RESPONSE_SIZE:
+                break
+            part.append(resource)
+        return part, removed
+
+    def _tell_gone(self, name: str) -> None:
+        if name in self._names:
+            self._told[name] = ABSENT
+        else:
+            self._told.pop(name, None)
+
+    def _forget(self, name: str) -> None:
+        self._told.pop(name, None)
+        self._due.discard(name)
+        self._unaccepted.discard(name)

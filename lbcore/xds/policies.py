@@ -1,0 +1,156 @@
+"""Picking policies as the `LoadBalancingPolicy` lists that Envoy and gRPC read: each takes the first entry it knows.
+
+Envoy gets exactly the policy asked for. gRPC gets what serves its purpose best among what gRPC implementations have, and
+at the end always round_robin, which all of them have. Sources: Envoy extensions/load_balancing_policies; gRFC A42, A48,
+A52; gRPC xds_lb_policy_registry.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import base_pb2, extension_pb2
+from envoy.extensions.load_balancing_policies.common.v3 import common_pb2
+from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
+from envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
+from envoy.extensions.load_balancing_policies.random.v3 import random_pb2
+from envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2
+from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_pb2
+from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
+from envoy.type.v3 import percent_pb2
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import Message
+
+from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore.settings import SlowStart
+from lbcore.xds.messages import duration, packed
+
+__all__ = ["envoy_policy", "grpc_policy"]
+
+_HASH_FUNCTIONS = {
+    "xx_hash": ring_hash_pb2.RingHash.XX_HASH,
+    "murmur_hash_2": ring_hash_pb2.RingHash.MURMUR_HASH_2,
+}
+_SELECTION_METHODS = {
+    "n_choices": least_request_pb2.LeastRequest.N_CHOICES,
+    "full_scan": least_request_pb2.LeastRequest.FULL_SCAN,
+}
+_BY_LOCALITY = common_pb2.LocalityLbConfig.LocalityWeightedLbConfig()
+
+
+def envoy_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadBalancingPolicy:
+    """The policy with all its settings; `locality_weighted` picks a locality by weight first."""
+    return _policies([_envoy_message(policy, locality_weighted)])
+
+
+def grpc_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadBalancingPolicy:
+    """The nearest that gRPC has, ending in round_robin.
+
+    gRPC has consistent hashing only as a ring with XXH64, so Maglev and a Murmur ring become that. Its ring takes locality
+    weights by itself; the other policies are put below one that picks the locality.
+    """
+    match policy:
+        case RingHash():
+            nearest = [_grpc_ring(policy.minimum_ring_size, policy.maximum_ring_size)]
+        case Maglev():
+            nearest = [_grpc_ring(RingHash().minimum_ring_size, RingHash().maximum_ring_size)]
+        case LeastRequest():
+            nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
+        case Random() | RoundRobin():
+            nearest = []
+    inner = [*nearest, round_robin_pb2.RoundRobin()]
+    if locality_weighted and not isinstance(policy, RingHash | Maglev):
+        return _policies([wrr_locality_pb2.WrrLocality(endpoint_picking_policy=_policies(inner)), *inner])
+    return _policies(inner)
+
+
+def _envoy_message(policy: Policy, locality_weighted: bool) -> Message:
+    by_locality = common_pb2.LocalityLbConfig(locality_weighted_lb_config=_BY_LOCALITY) if locality_weighted else None
+    match policy:
+        case RoundRobin():
+            return round_robin_pb2.RoundRobin(
+                slow_start_config=_slow_start(policy.slow_start), locality_lb_config=by_locality
+            )
+        case Random():
+            return random_pb2.Random(locality_lb_config=by_locality)
+        case LeastRequest():
+            return _least_request(policy, by_locality)
+        case RingHash():
+            return ring_hash_pb2.RingHash(
+                hash_function=_HASH_FUNCTIONS[policy.hash_function],
+                minimum_ring_size=_uint64(policy.minimum_ring_size),
+                maximum_ring_size=_uint64(policy.maximum_ring_size),
+                consistent_hashing_lb_config=_consistent_hashing(policy),
+                locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
+            )
+        case Maglev():
+            return maglev_pb2.Maglev(
+                table_size=_uint64(policy.table_size),
+                consistent_hashing_lb_config=_consistent_hashing(policy),
+                locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
+            )
+
+
+def _least_request(policy: LeastRequest, by_locality: common_pb2.LocalityLbConfig | None) -> Message:
+    message = least_request_pb2.LeastRequest(
+        choice_count=_uint32(policy.choice_count),
+        selection_method=_SELECTION_METHODS[policy.selection_method],
+        slow_start_config=_slow_start(policy.slow_start),
+        locality_lb_config=by_locality,
+    )
+    if policy.active_request_bias != LeastRequest().active_request_bias:
+        # Only where it is set: its presence makes Envoy weigh hosts even if all weights are equal (least_request_lb.cc).
+        message.active_request_bias.CopyFrom(_runtime_double(policy.active_request_bias, "active_request_bias"))
+    return message
+
+
+def _grpc_ring(minimum_size: int, maximum_size: int) -> ring_hash_pb2.RingHash:
+    return ring_hash_pb2.RingHash(
+        hash_function=ring_hash_pb2.RingHash.XX_HASH,
+        minimum_ring_size=_uint64(minimum_size),
+        maximum_ring_size=_uint64(maximum_size),
+    )
+
+
+def _consistent_hashing(policy: RingHash | Maglev) -> common_pb2.ConsistentHashingLbConfig:
+    factor = policy.hash_balance_factor
+    return common_pb2.ConsistentHashingLbConfig(
+        use_hostname_for_hashing=policy.use_hostname_for_hashing,
+        hash_balance_factor=None if factor is None else _uint32(factor),
+    )
+
+
+def _slow_start(setting: SlowStart | None) -> common_pb2.SlowStartConfig | None:
+    if setting is None:
+        return None
+    return common_pb2.SlowStartConfig(
+        slow_start_window=duration(setting.slow_start_window),
+        aggression=_runtime_double(setting.aggression, "aggression"),
+        min_weight_percent=percent_pb2.Percent(value=setting.min_weight_percent),
+    )
+
+
+def _policies(messages: Sequence[Message]) -> cluster_pb2.LoadBalancingPolicy:
+    return cluster_pb2.LoadBalancingPolicy(
+        policies=[
+            cluster_pb2.LoadBalancingPolicy.Policy(
+                typed_extension_config=extension_pb2.TypedExtensionConfig(
+                    name=message.DESCRIPTOR.full_name, typed_config=packed(message)
+                )
+            )
+            for message in messages
+        ]
+    )
+
+
+def _runtime_double(value: float, name: str) -> base_pb2.RuntimeDouble:
+    return base_pb2.RuntimeDouble(default_value=value, runtime_key=f"lbcore.{name}")  # Envoy refuses an empty key
+
+
+def _uint32(value: int) -> wrappers_pb2.UInt32Value:
+    return wrappers_pb2.UInt32Value(value=value)
+
+
+def _uint64(value: int) -> wrappers_pb2.UInt64Value:
+    return wrappers_pb2.UInt64Value(value=value)

@@ -1,0 +1,47 @@
+"""Requests as they come off the wire, read into plain values. What cannot be read is the client's mistake."""
+
+from __future__ import annotations
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+
+from lbcore.xds.delta import DeltaRequest
+from lbcore.xds.session import ProtocolError
+from lbcore.xds.sotw import SotwRequest
+
+__all__ = ["read_delta", "read_sotw"]
+
+
+def read_sotw(message: bytes) -> SotwRequest:
+    """A serialised DiscoveryRequest. Raises `ProtocolError`."""
+    try:
+        request = discovery_pb2.DiscoveryRequest.FromString(message)
+    except DecodeError as error:
+        raise ProtocolError(f"not a DiscoveryRequest: {error}") from None
+    return SotwRequest(
+        type_url=request.type_url,
+        node_id=request.node.id,
+        user_agent_name=request.node.user_agent_name,
+        nonce=request.response_nonce,
+        error=request.error_detail.message if request.HasField("error_detail") else None,
+        version=request.version_info,
+        names=tuple(request.resource_names),
+    )
+
+
+def read_delta(message: bytes) -> DeltaRequest:
+    """A serialised DeltaDiscoveryRequest. Raises `ProtocolError`."""
+    try:
+        request = discovery_pb2.DeltaDiscoveryRequest.FromString(message)
+    except DecodeError as error:
+        raise ProtocolError(f"not a DeltaDiscoveryRequest: {error}") from None
+    return DeltaRequest(
+        type_url=request.type_url,
+        node_id=request.node.id,
+        user_agent_name=request.node.user_agent_name,
+        nonce=request.response_nonce,
+        error=request.error_detail.message if request.HasField("error_detail") else None,
+        subscribe=tuple(request.resource_names_subscribe),
+        unsubscribe=tuple(request.resource_names_unsubscribe),
+        initial_versions=dict(request.initial_resource_versions),
+    )

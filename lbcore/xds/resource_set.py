@@ -1,0 +1,90 @@
+"""All resources of one type, as one kind of client sees them, at one moment. Immutable; what is costly is made once.
+
+Resources are encoded when first asked for, and a response's body is kept for every other stream that is owed the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from functools import cached_property
+
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.wire import Resource, delta_body, sotw_body
+
+__all__ = ["ABSENT", "ResourceSet", "version_of_all"]
+
+ABSENT = ""
+"""In place of a version: there is no such resource."""
+
+_MOST_BODIES = 64  # kept for one set; above that, streams are owed such different things that nothing is shared
+
+
+class ResourceSet:
+    """The resources of one type by name.
+
+    Arguments:
+        members: by name, what `encode` makes the resource of.
+        changed: the names whose resources may differ from those of the set that this one follows.
+    """
+
+    def __init__(
+        self,
+        resource_type: ResourceType,
+        members: Mapping[str, object],
+        encode: Callable[[object], Resource],
+        changed: Set[str] = frozenset(),
+    ) -> None:
+        self.resource_type = resource_type
+        self.changed = changed
+        self._members = members
+        self._encode = encode
+        self._bodies: dict[object, bytes] = {}
+
+    def get(self, name: str) -> Resource | None:
+        """The resource of this name, None if there is none."""
+        member = self._members.get(name)
+        return None if member is None else self._encode(member)
+
+    def version(self, name: str) -> str:
+        """The resource's version, or `ABSENT`."""
+        resource = self.get(name)
+        return ABSENT if resource is None else resource.version
+
+    @cached_property
+    def versions(self) -> Mapping[str, str]:
+        """The version of each resource by name."""
+        return {name: self._encode(member).version for name, member in self._members.items()}
+
+    @cached_property
+    def version_of_all(self) -> str:
+        """One version for all of them."""
+        return version_of_all(self.versions.values())
+
+    def carry_over(self, previous: ResourceSet) -> None:
+        """Shares the table of versions with the set that this one follows, if no resource has changed."""
+        if not self.changed and "versions" in previous.__dict__:
+            self.__dict__["versions"] = previous.versions
+            self.__dict__["version_of_all"] = previous.version_of_all
+
+    def sotw_body(self, version: str, resources: Collection[Resource], missing: Collection[str]) -> bytes:
+        """The body of a DiscoveryResponse, from the store if another stream was owed the same."""
+        key = (version, tuple(resources), tuple(missing))
+        return self._stored(key, lambda: sotw_body(self.resource_type, version, resources, missing))
+
+    def delta_body(self, resources: Collection[Resource], removed: Collection[str]) -> bytes:
+        """The body of a DeltaDiscoveryResponse, from the store if another stream was owed the same."""
+        key = (tuple(resources), tuple(removed))
+        return self._stored(key, lambda: delta_body(self.resource_type, resources, removed))
+
+    def _stored(self, key: object, build: Callable[[], bytes]) -> bytes:
+        body = self._bodies.get(key)
+        if body is None:
+            if len(self._bodies) >= _MOST_BODIES:
+                self._bodies.clear()
+            body = self._bodies[key] = build()
+        return body
+
+
+def version_of_all(versions: Iterable[str]) -> str:
+    """One version for resources together: the sum of their hashes, so it takes no order and one change is one addition."""
+    return f"{sum(int(version, 16) for version in versions if version) & (1 << 64) - 1:016x}"

@@ -1,0 +1,173 @@
+"""The Directory's content as xDS resources: one `Catalog` for each snapshot, made from the one before it.
+
+Only what changed is encoded again, and only when a client asks for it: an unchanged service (the same object in both
+snapshots) keeps all of its resources, a changed one keeps those that its change does not touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from operator import attrgetter
+
+from lbcore.directory import DirectorySnapshot, ServiceSnapshot
+from lbcore.routing import Listener
+from lbcore.xds.addresses import is_unix
+from lbcore.xds.assignments import assignment, same_assignment
+from lbcore.xds.client_kind import ClientKind
+from lbcore.xds.clusters import envoy_cluster, grpc_cluster, same_clusters
+from lbcore.xds.listeners import api_listener, envoy_listener
+from lbcore.xds.resource_set import ResourceSet
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.routes import listener_routes, service_route
+from lbcore.xds.wire import Resource
+
+__all__ = ["Catalog"]
+
+
+class ServiceResources:
+    """All that clients get of one service; each resource is encoded when first asked for."""
+
+    def __init__(self, service: ServiceSnapshot, previous: ServiceResources | None = None) -> None:
+        self.service = service
+        if previous is None:
+            return
+        kept = ["listener", "route"]  # these depend on the name alone
+        if same_clusters(service, previous.service):
+            kept += ["envoy_cluster", "grpc_cluster"]
+        if same_assignment(service, previous.service):
+            kept += ["assignment", "ip_assignment"]
+        self.__dict__.update({name: previous.__dict__[name] for name in kept if name in previous.__dict__})
+
+    @cached_property
+    def envoy_cluster(self) -> Resource:
+        return envoy_cluster(self.service)
+
+    @cached_property
+    def grpc_cluster(self) -> Resource:
+        return grpc_cluster(self.service)
+
+    @cached_property
+    def assignment(self) -> Resource:
+        return assignment(self.service, unix_sockets=True)
+
+    @cached_property
+    def ip_assignment(self) -> Resource:
+        if any(is_unix(endpoint.address) for endpoint in self.service.endpoints):
+            return assignment(self.service, unix_sockets=False)
+        return self.assignment
+
+    @cached_property
+    def listener(self) -> Resource:
+        return api_listener(self.service.name)
+
+    @cached_property
+    def route(self) -> Resource:
+        return service_route(self.service.name)
+
+
+class ListenerResources:
+    """What Envoys get of one listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.source = listener
+
+    @cached_property
+    def listener(self) -> Resource:
+        return envoy_listener(self.source)
+
+    @cached_property
+    def route(self) -> Resource:
+        return listener_routes(self.source)
+
+
+Member = ServiceResources | ListenerResources
+
+_SERVICE_VIEWS = {
+    (ResourceType.CLUSTER, ClientKind.ENVOY): "envoy_cluster",
+    (ResourceType.CLUSTER, ClientKind.GRPC): "grpc_cluster",
+    (ResourceType.ASSIGNMENT, ClientKind.ENVOY): "assignment",
+    (ResourceType.ASSIGNMENT, ClientKind.EITHER): "assignment",
+    (ResourceType.ASSIGNMENT, ClientKind.GRPC): "ip_assignment",
+    (ResourceType.LISTENER, ClientKind.GRPC): "listener",
+    (ResourceType.ROUTE, ClientKind.GRPC): "route",
+}
+_LISTENER_VIEWS = {
+    (ResourceType.LISTENER, ClientKind.ENVOY): "listener",
+    (ResourceType.ROUTE, ClientKind.ENVOY): "route",
+}
+
+
+class Catalog:
+    """Every resource set that clients may see, for one snapshot of the Directory.
+
+    `ClientKind.EITHER` has the routes of listeners and of services in one table; where both bear a name, the service's.
+    """
+
+    def __init__(self, snapshot: DirectorySnapshot, previous: Catalog | None = None) -> None:
+        self._services = _service_resources(snapshot.services, previous._services if previous else {})
+        self._listeners = _listener_resources(snapshot.listeners, previous._listeners if previous else {})
+        self._either: Mapping[str, Member] = {**self._listeners, **self._services}
+        self._sets: dict[tuple[ResourceType, ClientKind], ResourceSet] = {}
+        for (resource_type, kind), (table, attribute) in _VIEWS.items():
+            old: Mapping[str, Member] = getattr(previous, table) if previous else {}
+            new: Mapping[str, Member] = getattr(self, table)
+            resources = ResourceSet(resource_type, new, attrgetter(attribute), _changed(old, new, attribute))
+            if previous:
+                resources.carry_over(previous._sets[resource_type, kind])
+            self._sets[resource_type, kind] = resources
+
+    def resources(self, resource_type: ResourceType, kind: ClientKind) -> ResourceSet:
+        """All resources of a type for a kind of client."""
+        return self._sets[resource_type, kind]
+
+    def changed_services(self, previous: Catalog | None) -> list[ServiceSnapshot]:
+        """The services that are new or different."""
+        old = previous._services if previous else {}
+        return [each.service for name, each in self._services.items() if each is not old.get(name)]
+
+
+_VIEWS = {
+    (ResourceType.CLUSTER, ClientKind.ENVOY): ("_services", "envoy_cluster"),
+    (ResourceType.CLUSTER, ClientKind.GRPC): ("_services", "grpc_cluster"),
+    (ResourceType.ASSIGNMENT, ClientKind.ENVOY): ("_services", "assignment"),
+    (ResourceType.ASSIGNMENT, ClientKind.GRPC): ("_services", "ip_assignment"),
+    (ResourceType.ASSIGNMENT, ClientKind.EITHER): ("_services", "assignment"),
+    (ResourceType.LISTENER, ClientKind.ENVOY): ("_listeners", "listener"),
+    (ResourceType.LISTENER, ClientKind.GRPC): ("_services", "listener"),
+    (ResourceType.ROUTE, ClientKind.ENVOY): ("_listeners", "route"),
+    (ResourceType.ROUTE, ClientKind.GRPC): ("_services", "route"),
+    (ResourceType.ROUTE, ClientKind.EITHER): ("_either", "route"),
+}
+
+
+def _service_resources(
+    services: Mapping[str, ServiceSnapshot], old: Mapping[str, ServiceResources]
+) -> Mapping[str, ServiceResources]:
+    return {
+        name: known if (known := old.get(name)) and known.service is service else ServiceResources(service, known)
+        for name, service in services.items()
+    }
+
+
+def _listener_resources(
+    listeners: Iterable[Listener], old: Mapping[str, ListenerResources]
+) -> Mapping[str, ListenerResources]:
+    return {
+        listener.name: known
+        if (known := old.get(listener.name)) and known.source == listener
+        else ListenerResources(listener)
+        for listener in listeners
+    }
+
+
+def _changed(old: Mapping[str, Member], new: Mapping[str, Member], attribute: str) -> frozenset[str]:
+    """The names whose resource is another one. One that was never encoded counts as changed: no client has it."""
+    touched = {name for name in old.keys() | new.keys() if old.get(name) is not new.get(name)}
+    return frozenset(name for name in touched if _encoded(old, name, attribute) is not _encoded(new, name, attribute))
+
+
+def _encoded(members: Mapping[str, Member], name: str, attribute: str) -> object:
+    """The resource, if it has been encoded; else something that is like nothing."""
+    member = members.get(name)
+    return object() if member is None else member.__dict__.get(attribute, object())

@@ -1,0 +1,123 @@
+"""The discovery service on grpc.aio: ADS, and CDS, EDS, LDS and RDS as services of their own.
+
+It follows the Directory and makes each new `Catalog` once, for all streams. Nothing is answered before the Directory is
+in sync. Source: envoy/service/discovery/v3/ads.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from lbcore.directory import Directory
+from lbcore.xds.assignments import hostnames
+from lbcore.xds.delta import DeltaSubscription
+from lbcore.xds.observer import XdsObserver
+from lbcore.xds.requests import read_delta, read_sotw
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.resources import Catalog
+from lbcore.xds.session import ProtocolError, Session
+from lbcore.xds.sotw import SotwRequest, sotw_subscription
+from lbcore.xds.stream import Context, Stream
+
+__all__ = ["SERVICES", "XdsServer"]
+
+_AGGREGATED = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_PER_TYPE = {
+    ResourceType.CLUSTER: ("envoy.service.cluster.v3.ClusterDiscoveryService", "Clusters"),
+    ResourceType.ASSIGNMENT: ("envoy.service.endpoint.v3.EndpointDiscoveryService", "Endpoints"),
+    ResourceType.LISTENER: ("envoy.service.listener.v3.ListenerDiscoveryService", "Listeners"),
+    ResourceType.ROUTE: ("envoy.service.route.v3.RouteDiscoveryService", "Routes"),
+}
+
+SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()))
+"""The full names of the gRPC services, as reflection lists them."""
+
+
+class XdsServer:
+    """Serves the Directory's content as xDS: `add_to` a gRPC server, and keep `run` running beside it."""
+
+    def __init__(self, directory: Directory, observer: XdsObserver | None = None) -> None:
+        self._directory = directory
+        self._observer = observer or XdsObserver()
+        self._catalog: Catalog | None = None
+        self._streams: set[Stream[Any]] = set()
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers all xDS services; to be called before the server starts."""
+        self._register(server, _AGGREGATED, "AggregatedResources", None)
+        for resource_type, (service, resources) in _PER_TYPE.items():
+            self._register(server, service, resources, resource_type)
+
+    async def run(self) -> None:
+        """Follows the Directory for ever; the caller cancels it."""
+        async for snapshot in self._directory.watch():
+            before, self._catalog = self._catalog, Catalog(snapshot, self._catalog)
+            self._report_withheld(before, self._catalog)
+            for stream in self._streams:
+                stream.advance(self._catalog)
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    def _register(self, server: grpc.aio.Server, service: str, resources: str, only: ResourceType | None) -> None:
+        # Without serializers gRPC passes bytes through: a response is made of bytes that streams share.
+        handlers = {
+            f"Stream{resources}": grpc.stream_stream_rpc_method_handler(self._sotw(f"Stream{resources}", only)),
+            f"Delta{resources}": grpc.stream_stream_rpc_method_handler(self._delta(f"Delta{resources}", only)),
+        }
+        if only is not None:
+            handlers[f"Fetch{resources}"] = grpc.unary_unary_rpc_method_handler(self._fetch(only))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    def _sotw(self, method: str, only: ResourceType | None) -> Callable[[bytes, Context], Awaitable[None]]:
+        async def handle(_: object, context: Context) -> None:
+            await self._serve(method, Stream(self._sotw_session(only), read_sotw, context))
+
+        return handle
+
+    def _delta(self, method: str, only: ResourceType | None) -> Callable[[bytes, Context], Awaitable[None]]:
+        async def handle(_: object, context: Context) -> None:
+            session = Session(DeltaSubscription, self._catalog, only, self._observer)
+            await self._serve(method, Stream(session, read_delta, context))
+
+        return handle
+
+    def _fetch(self, only: ResourceType) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def handle(message: bytes, context: Context) -> bytes:
+            if self._catalog is None:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "no source has been read to its end yet")
+            session = self._sotw_session(only)
+            try:
+                session.receive(read_sotw(message))
+            except ProtocolError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            response = session.next_response()
+            if response is None:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "none of the resources asked for exists")
+            return response
+
+        return handle
+
+    def _sotw_session(self, only: ResourceType | None) -> Session[SotwRequest]:
+        return Session(sotw_subscription, self._catalog, only, self._observer)
+
+    async def _serve(self, method: str, stream: Stream[Any]) -> None:
+        self._streams.add(stream)
+        self._observer.stream_opened(method)
+        try:
+            await stream.serve()
+        finally:
+            self._streams.discard(stream)
+            self._observer.stream_closed(method)
+
+    def _report_withheld(self, before: Catalog | None, now: Catalog) -> None:
+        for service in now.changed_services(before):
+            if names := hostnames(service):
+                reason = f"endpoints with a host name, which xDS clients do not resolve: {', '.join(names)}"
+                self._observer.withheld(service.name, reason)

@@ -1,0 +1,260 @@
+"""State of the world: each request names all that a client wants, each response is answered by an ACK or a NACK.
+
+What a response must hold differs by type. CDS and LDS responses list everything subscribed to, since what is left out is
+deleted; EDS and RDS responses hold what is due, since what is left out stays as it is. Source: Envoy xds_protocol.rst.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+
+from lbcore.xds.resource_set import ABSENT, ResourceSet, version_of_all
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.subscription import MAX_RESPONSE_SIZE, WILDCARD, Request, Response, Subscription, Verdict
+from lbcore.xds.wire import Resource
+
+__all__ = ["SotwRequest", "sotw_subscription"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SotwRequest(Request):
+    """A DiscoveryRequest.
+
+    Fields:
+        version: the version that the client runs with.
+        names: every resource that it wants; empty at first means all, and later none.
+    """
+
+    version: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def by_wildcard(self) -> bool:
+        return not self.names or WILDCARD in self.names
+
+
+def sotw_subscription(resource_type: ResourceType, nonces: Iterator[str]) -> SotwSubscription:
+    """A subscription to a type as its responses require it."""
+    kind = WholeSubscription if resource_type.whole else PartialSubscription
+    return kind(resource_type, nonces)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """The newest response: its nonce is the only one that is not stale."""
+
+    version: str
+    nonce: str
+    answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What goes into a response; `changed` and `new` are names, new ones the client did not have."""
+
+    version: str
+    resources: list[Resource]
+    missing: list[str]
+    changed: Set[str]
+    new: Set[str]
+
+
+class SotwSubscription(Subscription[SotwRequest]):
+    """What both kinds share: nonces, and at most one response that waits for its answer."""
+
+    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+        super().__init__(resource_type, nonces)
+        self._sent: _Sent | None = None
+        self._client_has_answered = False
+        self._superseded = False
+        self._unaccepted: set[str] = set()  # names that the client never had and has not accepted yet
+        self._in_flight: Set[str] = frozenset()  # those of them that its next ACK accepts
+
+    def receive(self, request: SotwRequest) -> Verdict | None:
+        verdict = None
+        if self._sent is not None:
+            if request.nonce == self._sent.nonce:
+                verdict = self._answer(self._sent, request)
+            elif request.nonce or self._client_has_answered:
+                return None  # stale: the client answers the newest response as well, and repeats its names there
+            else:
+                self._superseded = True  # it crossed our first response, and asks for more than that answered
+        self._subscribe(request.names)
+        return verdict
+
+    def respond(self) -> Response | None:
+        waiting = self._sent is not None and not self._sent.answered and not self._superseded
+        if self._resources is None or waiting:
+            return None
+        due = self._compose(self._resources)
+        if due is None:
+            return None
+        earlier = self._in_flight if self._sent is not None and not self._sent.answered else frozenset()
+        self._unaccepted |= due.new
+        self._in_flight = earlier | due.new
+        self._sent = _Sent(due.version, next(self._nonces))
+        self._superseded = False
+        body = self._resources.sotw_body(due.version, due.resources, due.missing)
+        return Response(body, self._sent.nonce, due.changed, len(due.resources))
+
+    def settled(self, name: str) -> bool:
+        return self._told_version(name) != ABSENT and name not in self._unaccepted
+
+    def _answer(self, sent: _Sent, request: SotwRequest) -> Verdict | None:
+        first, sent.answered, self._client_has_answered = not sent.answered, True, True
+        if request.error is not None:
+            self._in_flight = frozenset()
+            return Verdict(sent.version, sent.nonce, request.error) if first else None
+        if request.version != sent.version:
+            return None  # neither ACK nor NACK: the names changed while an older version is in use
+        self._unaccepted -= self._in_flight
+        self._in_flight = frozenset()
+        return Verdict(sent.version, sent.nonce) if first else None
+
+    @abc.abstractmethod
+    def _subscribe(self, names: Iterable[str]) -> None:
+        """These are now all the names that the client wants."""
+
+    @abc.abstractmethod
+    def _compose(self, resources: ResourceSet) -> _Due | None:
+        """What is due; from now on the client has been told."""
+
+    @abc.abstractmethod
+    def _told_version(self, name: str) -> str:
+        """The version that the client was last sent, `ABSENT` if none."""
+
+
+class WholeSubscription(SotwSubscription):
+    """CDS and LDS: every response lists all that the client is subscribed to; by name, or all by wildcard."""
+
+    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+        super().__init__(resource_type, nonces)
+        self._names: frozenset[str] = frozenset()
+        self._wildcard = False
+        self._no_name_yet = True  # until the first name, an empty list of names means all (and is no wish for none)
+        self._owed = False  # a response is due even if it tells nothing new
+        self._stale = False  # what the client has been told may differ from what is
+        self._told: Mapping[str, str] = {}  # never modified, since it is often shared among streams
+
+    def advance(self, resources: ResourceSet) -> None:
+        first, self._resources = self._resources is None, resources
+        if first or (resources.changed if self._wildcard else not resources.changed.isdisjoint(self._names)):
+            self._stale = True
+
+    def resend(self, names: Iterable[str]) -> None:
+        if any(map(self.covers, names)):
+            self._owed = True
+
+    def covers(self, name: str) -> bool:
+        return self._wildcard or name in self._names
+
+    def _subscribe(self, names: Iterable[str]) -> None:
+        wanted = frozenset(names)
+        wildcard = WILDCARD in wanted or (not wanted and self._no_name_yet)
+        if wanted:
+            self._no_name_yet = False
+        if wildcard and not self._wildcard:
+            self._owed = True
+        self._wildcard = wildcard
+        wanted -= {WILDCARD}
+        if wanted != self._names:
+            self._stale = self._stale or not wanted <= self._names
+            self._names = wanted
+        if not wildcard:
+            self._told = {name: version for name, version in self._told.items() if name in wanted}
+
+    def _compose(self, resources: ResourceSet) -> _Due | None:
+        if not self._stale and not self._owed:
+            return None
+        view = self._view(resources)
+        told = self._told
+        if (view is told or view == told) and not self._owed:
+            self._stale = False
+            return None
+        self._told, self._stale, self._owed = view, False, False
+        version = resources.version_of_all if view is resources.versions else version_of_all(view.values())
+        listed = [resource for name in view if (resource := resources.get(name)) is not None]
+        changed = {name for name, version in view.items() if told.get(name) != version}
+        new = {name for name in changed if not told.get(name)}
+        return _Due(version, listed, sorted(name for name in view if not view[name]), changed, new)
+
+    def _view(self, resources: ResourceSet) -> Mapping[str, str]:
+        """What the client should have: the version of each resource, `ABSENT` for names of which there is none."""
+        if not self._wildcard:
+            return {name: resources.version(name) for name in sorted(self._names)}
+        missing = {name: ABSENT for name in self._names if name not in resources.versions}
+        return {**resources.versions, **missing} if missing else resources.versions
+
+    def _told_version(self, name: str) -> str:
+        return self._told.get(name, ABSENT)
+
+
+class PartialSubscription(SotwSubscription):
+    """EDS and RDS: by name only; a response holds what changed, and says nothing of what is gone."""
+
+    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+        super().__init__(resource_type, nonces)
+        self._told: dict[str, str] = {}  # by each name subscribed to; `ABSENT` where nothing was sent
+        self._due: set[str] = set()
+        self._sum = 0  # of the versions in `_told`
+
+    def advance(self, resources: ResourceSet) -> None:
+        first, self._resources = self._resources is None, resources
+        touched = self._told if first else resources.changed & self._told.keys()
+        for name in touched:
+            version = resources.version(name)
+            if version == ABSENT:
+                self._tell(name, ABSENT)
+            if version == self._told[name]:
+                self._due.discard(name)
+            else:
+                self._due.add(name)
+
+    def resend(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._told and self._resources is not None and self._resources.get(name) is not None:
+                self._tell(name, ABSENT)
+                self._due.add(name)
+
+    def covers(self, name: str) -> bool:
+        return name in self._told
+
+    def _subscribe(self, names: Iterable[str]) -> None:
+        wanted = frozenset(names)
+        for name in self._told.keys() - wanted:
+            self._tell(name, ABSENT)
+            del self._told[name]
+            self._due.discard(name)
+        for name in wanted - self._told.keys():
+            self._told[name] = ABSENT
+            if self._resources is not None and self._resources.get(name) is not None:
+                self._due.add(name)
+
+    def _compose(self, resources: ResourceSet) -> _Due | None:
+        part: list[Resource] = []
+        size = 0
+        for name in sorted(self._due):
+            resource = resources.get(name)
+            assert resource is not None, "what is gone is never due"
+            size += len(resource.framed)
+            if part and size > MAX_RESPONSE_SIZE:
+                break
+            part.append(resource)
+        if not part:
+            return None
+        names = {resource.name for resource in part}
+        new = {name for name in names if self._told[name] == ABSENT}
+        for resource in part:
+            self._tell(resource.name, resource.version)
+        self._due -= names
+        version = version_of_all([f"{self._sum:x}"])
+        return _Due(version, part, [], names, new)
+
+    def _tell(self, name: str, version: str) -> None:
+        self._sum += int(version or "0", 16) - int(self._told[name] or "0", 16)
+        self._told[name] = version
+
+    def _told_version(self, name: str) -> str:
+        return self._told.get(name, ABSENT)

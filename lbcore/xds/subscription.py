@@ -1,0 +1,110 @@
+"""What one stream has subscribed to of one type, and what it must be sent: the part that both protocols share.
+
+A subscription is a plain state machine. Requests and changes of the resources go in, responses come out; it knows
+neither network nor clock. It keeps three promises: nothing is sent before the resources are known; while a response
+waits for its ACK or NACK, changes gather and only their newest state is sent; what a client refused is not sent again
+until it changes. Source: Envoy xds_protocol.rst.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from lbcore.xds.resource_set import ResourceSet
+from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.wire import with_nonce
+
+__all__ = ["MAX_RESPONSE_SIZE", "WILDCARD", "Request", "Response", "Subscription", "Verdict"]
+
+WILDCARD = "*"
+MAX_RESPONSE_SIZE = 3 << 20  # bytes; gRPC clients refuse messages above 4 MiB unless told otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the requests of both protocols have in common.
+
+    Fields:
+        type_url: the resource type's, in full; may be empty where the gRPC method implies it.
+        node_id, user_agent_name: of the client's node; empty after its first request.
+        nonce: of the response that this answers; empty if none.
+        error: why the client refused that response; None if it did not.
+        by_wildcard: whether it subscribes by wildcard, were it the first request of its type.
+    """
+
+    type_url: str = ""
+    node_id: str = ""
+    user_agent_name: str = ""
+    nonce: str = ""
+    error: str | None = None
+
+    @property
+    def by_wildcard(self) -> bool:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A client's answer to one response: an ACK, or a NACK with its reason."""
+
+    version: str
+    nonce: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response to send.
+
+    Fields:
+        body: all of it but the nonce, shared among streams.
+        changed: names of resources in it that the client did not have, or had in another version.
+        resources: how many it holds.
+    """
+
+    body: bytes
+    nonce: str
+    changed: Set[str]
+    resources: int
+
+    def serialise(self) -> bytes:
+        return with_nonce(self.body, self.nonce)
+
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+class Subscription(abc.ABC, Generic[RequestT]):
+    """The state of one stream for one type."""
+
+    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+        self.resource_type = resource_type
+        self._nonces = nonces
+        self._resources: ResourceSet | None = None
+
+    @abc.abstractmethod
+    def receive(self, request: RequestT) -> Verdict | None:
+        """Takes a request in; returns the answer to a response that it carries, if any."""
+
+    @abc.abstractmethod
+    def advance(self, resources: ResourceSet) -> None:
+        """The resources are now these. They follow the set given before, or are the first."""
+
+    @abc.abstractmethod
+    def resend(self, names: Iterable[str]) -> None:
+        """Owes the client these resources again, as far as it is subscribed to them, changed or not."""
+
+    @abc.abstractmethod
+    def respond(self) -> Response | None:
+        """The response that is due now, None if there is none. It counts as sent."""
+
+    @abc.abstractmethod
+    def covers(self, name: str) -> bool:
+        """Whether the client is subscribed to this name, by name or by wildcard."""
+
+    @abc.abstractmethod
+    def settled(self, name: str) -> bool:
+        """Whether the client has the resource: it was sent, and some version of it was accepted."""

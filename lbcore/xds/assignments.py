@@ -1,8 +1,8 @@
 """Endpoints of a service as a ClusterLoadAssignment that Envoy and gRPC both accept.
 
-They differ in what they refuse, so this keeps to what neither does: every locality is present with a weight of 1 or more
-(gRPC silently drops one without), appears once in a priority, priorities run from 0 without a gap, and addresses are IPs
-(`docs/xds.md`). Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
+They differ in what they refuse, so this keeps to what neither does: every locality is present with a weight of 1 or
+more (gRPC silently drops one without), appears once in a priority, priorities run from 0 without a gap, and addresses
+are IPs. Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIELDS = ("name", "endpoints", "locality_weights", "overprovisioning_factor", "
 
 
 def assignment(service: ServiceSnapshot, *, unix_sockets: bool) -> Resource:
-    """The service's endpoints, without those that have a hostname; gRPC refuses unix sockets, so they may be left out."""
+    """The service's endpoints but for host names, which both refuse, and maybe for unix sockets, which gRPC refuses."""
     usable = [
         endpoint
         for endpoint in service.endpoints

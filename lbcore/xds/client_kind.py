@@ -1,4 +1,4 @@
-"""Which of two views a client gets. Envoy and gRPC accept different listeners and clusters, so they never share an answer.
+"""Which of two views a client gets: Envoy and gRPC accept different listeners and clusters, never mixed in one answer.
 
 A client is what its `node.user_agent_name` says. One that says neither is taken for what its subscription looks like:
 Envoy subscribes to listeners and clusters by wildcard, gRPC by name. That is settled by its first request for a type.

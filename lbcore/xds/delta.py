@@ -1,18 +1,26 @@
 """Delta (incremental) xDS: requests carry changes of a subscription, responses carry changes of resources.
 
 The server knows what the client has, also after a reconnect, so only what differs is sent, each resource with its own
-version; what is gone is named. Requests and responses are not in step: a change of the subscription counts whatever nonce
-it comes with. Source: Envoy xds_protocol.rst ("Incremental xDS").
+version; what is gone is named. Requests and responses are not in step: a change of the subscription counts whatever
+nonce it comes with. Source: Envoy xds_protocol.rst ("Incremental xDS").
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from lbcore.xds.resource_set import ABSENT, ResourceSet
 from lbcore.xds.resource_type import ResourceType
-from lbcore.xds.subscription import MAX_RESPONSE_SIZE, WILDCARD, Request, Response, Subscription, Verdict
+from lbcore.xds.subscription import (
+    MAX_RESPONSE_SIZE,
+    WILDCARD,
+    Request,
+    Response,
+    Subscription,
+    Verdict,
+    hold_nothing,
+)
 from lbcore.xds.wire import Resource
 
 __all__ = ["DeltaRequest", "DeltaSubscription"]
@@ -75,16 +83,18 @@ class DeltaSubscription(Subscription[DeltaRequest]):
                 self._told.pop(name, None)
                 self._due.add(name)
 
-    def respond(self) -> Response | None:
+    def respond(self, hold: Callable[[Resource], bool] = hold_nothing) -> Response | None:
         resources = self._resources
         if resources is None or not (self._due or self._owed) or (self._unanswered and not self._at_once):
             return None
-        part, removed = self._compose(resources)
+        part, removed, complete = self._compose(hold)
+        if not (part or removed or self._owed):
+            return None
         names = {resource.name for resource in part}
         new = {name for name in names if not self._told.get(name)}
         self._due -= names
         self._due.difference_update(removed)
-        self._at_once, self._owed = bool(self._due), False  # what is left did not fit
+        self._at_once, self._owed = not complete, False
         for resource in part:
             self._told[resource.name] = resource.version
         for name in removed:
@@ -92,7 +102,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         self._unaccepted |= new
         nonce = next(self._nonces)
         self._unanswered[nonce] = new
-        return Response(resources.delta_body(part, removed), nonce, names, len(part))
+        return Response(resources.delta_body(part, removed), nonce, part, names)
 
     def covers(self, name: str) -> bool:
         return self._wildcard or name in self._names
@@ -146,29 +156,33 @@ class DeltaSubscription(Subscription[DeltaRequest]):
 
     def _review(self, names: Iterable[str]) -> None:
         """Decides of each name whether it is due. What the client asked for and never heard of stays due."""
-        assert self._resources is not None
         for name in names:
-            version, told = self._resources.version(name), self._told.get(name)
+            version, told = found.version if (found := self._find(name)) else ABSENT, self._told.get(name)
             if version == told:
                 self._due.discard(name)
             elif version != ABSENT or told:
                 self._due.add(name)
 
-    def _compose(self, resources: ResourceSet) -> tuple[list[Resource], list[str]]:
-        """The resources that are due, as many as fit, and the names of those that are gone."""
+    def _reconsider(self, names: Iterable[str]) -> None:
+        self._review(filter(self.covers, names))
+
+    def _compose(self, hold: Callable[[Resource], bool]) -> tuple[list[Resource], list[str], bool]:
+        """The resources that are due, the names of those that are gone, and whether all of them did fit."""
         part: list[Resource] = []
         removed: list[str] = []
         size = 0
         for name in sorted(self._due):
-            resource = resources.get(name)
+            resource = self._find(name)
             if resource is None:
                 removed.append(name)
                 continue
-            size += len(resource.framed)
+            if self._told.get(name) and hold(resource):
+                continue
+            size += len(resource.delta_header) + len(resource.framed)
             if part and size > MAX_RESPONSE_SIZE:
-                break
+                return part, removed, False
             part.append(resource)
-        return part, removed
+        return part, removed, True
 
     def _tell_gone(self, name: str) -> None:
         if name in self._names:

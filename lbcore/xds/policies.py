@@ -1,8 +1,8 @@
 """Picking policies as the `LoadBalancingPolicy` lists that Envoy and gRPC read: each takes the first entry it knows.
 
-Envoy gets exactly the policy asked for. gRPC gets what serves its purpose best among what gRPC implementations have, and
-at the end always round_robin, which all of them have. Sources: Envoy extensions/load_balancing_policies; gRFC A42, A48,
-A52; gRPC xds_lb_policy_registry.cc.
+Envoy gets exactly the policy asked for. gRPC gets what serves its purpose best among what gRPC implementations have,
+and at the end always round_robin, which all of them have.
+Sources: Envoy extensions/load_balancing_policies; gRFC A42, A48, A52; gRPC xds_lb_policy_registry.cc.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def envoy_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.Load
 def grpc_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadBalancingPolicy:
     """The nearest that gRPC has, ending in round_robin.
 
-    gRPC has consistent hashing only as a ring with XXH64, so Maglev and a Murmur ring become that. Its ring takes locality
-    weights by itself; the other policies are put below one that picks the locality.
+    gRPC has consistent hashing only as a ring with XXH64, so Maglev and a Murmur ring become that. Its ring takes
+    locality weights by itself; the other policies are put below one that picks the locality.
     """
     match policy:
         case RingHash():
@@ -67,17 +67,24 @@ def grpc_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadB
 
 def _envoy_message(policy: Policy, locality_weighted: bool) -> Message:
     by_locality = common_pb2.LocalityLbConfig(locality_weighted_lb_config=_BY_LOCALITY) if locality_weighted else None
+    message: Message
     match policy:
         case RoundRobin():
-            return round_robin_pb2.RoundRobin(
+            message = round_robin_pb2.RoundRobin(
                 slow_start_config=_slow_start(policy.slow_start), locality_lb_config=by_locality
             )
         case Random():
-            return random_pb2.Random(locality_lb_config=by_locality)
+            message = random_pb2.Random(locality_lb_config=by_locality)
         case LeastRequest():
-            return _least_request(policy, by_locality)
+            message = least_request_pb2.LeastRequest(
+                choice_count=_uint32(policy.choice_count),
+                selection_method=_SELECTION_METHODS[policy.selection_method],
+                active_request_bias=_active_request_bias(policy),
+                slow_start_config=_slow_start(policy.slow_start),
+                locality_lb_config=by_locality,
+            )
         case RingHash():
-            return ring_hash_pb2.RingHash(
+            message = ring_hash_pb2.RingHash(
                 hash_function=_HASH_FUNCTIONS[policy.hash_function],
                 minimum_ring_size=_uint64(policy.minimum_ring_size),
                 maximum_ring_size=_uint64(policy.maximum_ring_size),
@@ -85,24 +92,19 @@ def _envoy_message(policy: Policy, locality_weighted: bool) -> Message:
                 locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
             )
         case Maglev():
-            return maglev_pb2.Maglev(
+            message = maglev_pb2.Maglev(
                 table_size=_uint64(policy.table_size),
                 consistent_hashing_lb_config=_consistent_hashing(policy),
                 locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
             )
-
-
-def _least_request(policy: LeastRequest, by_locality: common_pb2.LocalityLbConfig | None) -> Message:
-    message = least_request_pb2.LeastRequest(
-        choice_count=_uint32(policy.choice_count),
-        selection_method=_SELECTION_METHODS[policy.selection_method],
-        slow_start_config=_slow_start(policy.slow_start),
-        locality_lb_config=by_locality,
-    )
-    if policy.active_request_bias != LeastRequest().active_request_bias:
-        # Only where it is set: its presence makes Envoy weigh hosts even if all weights are equal (least_request_lb.cc).
-        message.active_request_bias.CopyFrom(_runtime_double(policy.active_request_bias, "active_request_bias"))
     return message
+
+
+def _active_request_bias(policy: LeastRequest) -> base_pb2.RuntimeDouble | None:
+    """Only where set: its presence makes Envoy weigh hosts even if all weights are equal (least_request_lb.cc)."""
+    if policy.active_request_bias == LeastRequest().active_request_bias:
+        return None
+    return _runtime_double(policy.active_request_bias, "active_request_bias")
 
 
 def _grpc_ring(minimum_size: int, maximum_size: int) -> ring_hash_pb2.RingHash:

@@ -86,5 +86,5 @@ class ResourceSet:
 
 
 def version_of_all(versions: Iterable[str]) -> str:
-    """One version for resources together: the sum of their hashes, so it takes no order and one change is one addition."""
+    """One version for resources together: the sum of their hashes, whatever their order, so a change is an addition."""
     return f"{sum(int(version, 16) for version in versions if version) & (1 << 64) - 1:016x}"

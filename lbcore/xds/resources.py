@@ -105,8 +105,12 @@ class Catalog:
     """
 
     def __init__(self, snapshot: DirectorySnapshot, previous: Catalog | None = None) -> None:
-        self._services = _service_resources(snapshot.services, previous._services if previous else {})
-        self._listeners = _listener_resources(snapshot.listeners, previous._listeners if previous else {})
+        self._services: Mapping[str, ServiceResources] = _service_resources(
+            snapshot.services, previous._services if previous else {}
+        )
+        self._listeners: Mapping[str, ListenerResources] = _listener_resources(
+            snapshot.listeners, previous._listeners if previous else {}
+        )
         self._either: Mapping[str, Member] = {**self._listeners, **self._services}
         self._sets: dict[tuple[ResourceType, ClientKind], ResourceSet] = {}
         for (resource_type, kind), (table, attribute) in _VIEWS.items():

@@ -6,7 +6,7 @@ in sync. Source: envoy/service/discovery/v3/ads.proto.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -35,6 +35,9 @@ _PER_TYPE = {
 
 SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()))
 """The full names of the gRPC services, as reflection lists them."""
+
+
+StreamHandler = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 
 
 class XdsServer:
@@ -75,16 +78,16 @@ class XdsServer:
             handlers[f"Fetch{resources}"] = grpc.unary_unary_rpc_method_handler(self._fetch(only))
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
-    def _sotw(self, method: str, only: ResourceType | None) -> Callable[[bytes, Context], Awaitable[None]]:
-        async def handle(_: object, context: Context) -> None:
-            await self._serve(method, Stream(self._sotw_session(only), read_sotw, context))
+    def _sotw(self, method: str, only: ResourceType | None) -> StreamHandler:
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+            await self._serve(method, Stream(self._sotw_session(only), read_sotw, context), requests)
 
         return handle
 
-    def _delta(self, method: str, only: ResourceType | None) -> Callable[[bytes, Context], Awaitable[None]]:
-        async def handle(_: object, context: Context) -> None:
+    def _delta(self, method: str, only: ResourceType | None) -> StreamHandler:
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
             session = Session(DeltaSubscription, self._catalog, only, self._observer)
-            await self._serve(method, Stream(session, read_delta, context))
+            await self._serve(method, Stream(session, read_delta, context), requests)
 
         return handle
 
@@ -107,11 +110,11 @@ class XdsServer:
     def _sotw_session(self, only: ResourceType | None) -> Session[SotwRequest]:
         return Session(sotw_subscription, self._catalog, only, self._observer)
 
-    async def _serve(self, method: str, stream: Stream[Any]) -> None:
+    async def _serve(self, method: str, stream: Stream[Any], requests: AsyncIterator[bytes]) -> None:
         self._streams.add(stream)
         self._observer.stream_opened(method)
         try:
-            await stream.serve()
+            await stream.serve(requests)
         finally:
             self._streams.discard(stream)
             self._observer.stream_closed(method)

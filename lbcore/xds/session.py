@@ -1,9 +1,9 @@
 """One stream: a subscription for each type, and the order in which their responses go out.
 
-A change reaches a client as CDS, EDS, LDS, RDS, so that what is referred to comes before what refers. Two things tie the
-types together: a cluster that changes warms up in Envoy until it gets its endpoints again, so they are sent again; and a
-route that a client has is not moved to a cluster that it has not accepted yet. Like the subscriptions, a session knows
-neither network nor clock. Source: Envoy xds_protocol.rst ("Resource warming", "Eventual consistency considerations").
+A change reaches a client as CDS, EDS, LDS, RDS, so that what is referred to comes before what refers, and clusters are
+made before routes move and broken after (`ordering`). A cluster that changes warms up in Envoy until it gets its
+endpoints again, so they are sent again. Like the subscriptions, a session knows neither network nor clock.
+Source: Envoy xds_protocol.rst ("Resource warming", "Eventual consistency considerations").
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import Generic
 
 from lbcore.xds.client_kind import ClientKind
 from lbcore.xds.observer import XdsObserver
+from lbcore.xds.ordering import MakeBeforeBreak
+from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.resources import Catalog
-from lbcore.xds.subscription import Request, RequestT, Subscription
+from lbcore.xds.subscription import Request, RequestT, Response, Subscription, Verdict, hold_nothing
+from lbcore.xds.wire import Resource
 
 __all__ = ["ProtocolError", "Session"]
+
+CLUSTER, ASSIGNMENT, ROUTE = ResourceType.CLUSTER, ResourceType.ASSIGNMENT, ResourceType.ROUTE
 
 
 class ProtocolError(Exception):
@@ -50,6 +55,7 @@ class Session(Generic[RequestT]):
         self._user_agent = ""
         self._subscriptions: dict[ResourceType, Subscription[RequestT]] = {}
         self._kinds: dict[ResourceType, ClientKind] = {}
+        self._order = MakeBeforeBreak(self._subscriptions)
         # Nonces of another stream never match, so what a client repeats from there is not taken for an answer.
         self._nonces = map(f"{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
 
@@ -65,35 +71,28 @@ class Session(Generic[RequestT]):
             return
         subscription = self._subscriptions.get(resource_type) or self._open(resource_type, request)
         verdict = subscription.receive(request)
-        if verdict is None:
-            return
-        if verdict.error is None:
-            self._observer.acked(self._node, resource_type.type_url, verdict.version)
-        else:
-            self._observer.nacked(
-                self._node, resource_type.type_url, verdict.version, verdict.error, verdict.nonce
-            )
+        if verdict is not None:
+            self._note(resource_type, verdict)
 
     def advance(self, catalog: Catalog) -> None:
         """The resources are now these. Every catalog has to be given, each one following the one before."""
         before, self._catalog = self._catalog, catalog
+        if before is not None and CLUSTER in self._subscriptions:
+            self._retain_clusters_in_use(before)
         for resource_type, subscription in self._subscriptions.items():
-            subscription.advance(catalog.resources(resource_type, self._kinds[resource_type]))
-        if before is not None and ResourceType.CLUSTER not in self._subscriptions:
-            self._warm_for_clusters_from_elsewhere(before, catalog)
+            subscription.advance(self._resources(catalog, resource_type))
+        if before is not None and CLUSTER not in self._subscriptions:
+            self._warm_clusters_from_elsewhere(before, catalog)
 
     def next_response(self) -> bytes | None:
         """The next response to send, None if nothing is due. It counts as sent."""
         for resource_type in ResourceType:
             subscription = self._subscriptions.get(resource_type)
-            response = subscription and subscription.respond()
-            if response is None:
+            if subscription is None:
                 continue
-            if resource_type is ResourceType.CLUSTER and (assignments := self._subscriptions.get(ResourceType.ASSIGNMENT)):
-                assignments.resend(response.changed)
-            message = response.serialise()
-            self._observer.response_sent(self._node, resource_type.type_url, response.resources, len(message))
-            return message
+            response = subscription.respond(self._hold_route if resource_type is ROUTE else hold_nothing)
+            if response is not None:
+                return self._send(resource_type, response)
         return None
 
     def _type_of(self, request: Request) -> ResourceType | None:
@@ -106,20 +105,61 @@ class Session(Generic[RequestT]):
         return self._only
 
     def _open(self, resource_type: ResourceType, request: RequestT) -> Subscription[RequestT]:
-        kind = ClientKind.of(self._user_agent, resource_type, request.by_wildcard)
+        self._kinds[resource_type] = ClientKind.of(self._user_agent, resource_type, request.by_wildcard)
         subscription = self._subscribe(resource_type, self._nonces)
         if self._catalog is not None:
-            subscription.advance(self._catalog.resources(resource_type, kind))
-        self._kinds[resource_type] = kind
+            subscription.advance(self._resources(self._catalog, resource_type))
         self._subscriptions[resource_type] = subscription
         return subscription
 
-    def _warm_for_clusters_from_elsewhere(self, before: Catalog, now: Catalog) -> None:
-        """The client has its clusters by another stream: they change when ours change, and then warm up all the same."""
-        assignments = self._subscriptions.get(ResourceType.ASSIGNMENT)
+    def _note(self, resource_type: ResourceType, verdict: Verdict) -> None:
+        type_url = resource_type.type_url
+        if verdict.error is not None:
+            self._observer.nacked(self._node, type_url, verdict.version, verdict.error, verdict.nonce)
+            return
+        self._observer.acked(self._node, type_url, verdict.version)
+        if resource_type is ROUTE:
+            self._order.routes_accepted()
+            if clusters := self._subscriptions.get(CLUSTER):
+                clusters.release(self._cluster_in_use)
+
+    def _send(self, resource_type: ResourceType, response: Response) -> bytes:
+        if resource_type is CLUSTER and (assignments := self._subscriptions.get(ASSIGNMENT)):
+            assignments.resend(response.changed)
+        if resource_type is ROUTE:
+            self._order.routes_sent(response.resources)
+        message = response.serialise()
+        self._observer.response_sent(self._node, resource_type.type_url, len(response.resources), len(message))
+        return message
+
+    def _hold_route(self, route: Resource) -> bool:
+        assert self._catalog is not None
+        return CLUSTER in self._kinds and self._order.hold_route(route, self._resources(self._catalog, CLUSTER))
+
+    def _cluster_in_use(self, name: str) -> bool:
+        assert self._catalog is not None
+        return ROUTE in self._kinds and self._order.keep_cluster(name, self._resources(self._catalog, ROUTE))
+
+    def _retain_clusters_in_use(self, before: Catalog) -> None:
+        assert self._catalog is not None
+        old, new = self._resources(before, CLUSTER), self._resources(self._catalog, CLUSTER)
+        subscription = self._subscriptions[CLUSTER]
+        subscription.release(self._cluster_in_use)
+        for name in new.changed:
+            gone = new.get(name) is None and old.get(name)
+            if gone and subscription.covers(name) and self._cluster_in_use(name):
+                subscription.retain(gone)
+
+    def _warm_clusters_from_elsewhere(self, before: Catalog, now: Catalog) -> None:
+        """The client has its clusters by another stream: they change when ours do, and then warm up all the same."""
+        assignments = self._subscriptions.get(ASSIGNMENT)
         if assignments is None:
             return
-        kind = self._kinds[ResourceType.ASSIGNMENT]
-        kind = ClientKind.ENVOY if kind is ClientKind.EITHER else kind
-        old, new = (catalog.resources(ResourceType.CLUSTER, kind) for catalog in (before, now))
-        assignments.resend(name for name in new.changed if assignments.covers(name) and old.version(name) != new.version(name))
+        grpc = self._kinds[ASSIGNMENT] is ClientKind.GRPC
+        kind = ClientKind.GRPC if grpc else ClientKind.ENVOY
+        old, new = before.resources(CLUSTER, kind), now.resources(CLUSTER, kind)
+        covered = filter(assignments.covers, new.changed)
+        assignments.resend(name for name in covered if old.version(name) != new.version(name))
+
+    def _resources(self, catalog: Catalog, resource_type: ResourceType) -> ResourceSet:
+        return catalog.resources(resource_type, self._kinds[resource_type])

@@ -1,18 +1,27 @@
 """State of the world: each request names all that a client wants, each response is answered by an ACK or a NACK.
 
-What a response must hold differs by type. CDS and LDS responses list everything subscribed to, since what is left out is
-deleted; EDS and RDS responses hold what is due, since what is left out stays as it is. Source: Envoy xds_protocol.rst.
+What a response must hold differs by type. CDS and LDS responses list everything subscribed to, since what is left out
+is deleted; EDS and RDS responses hold what is due, since what is left out stays as it is.
+Source: Envoy xds_protocol.rst.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from lbcore.xds.resource_set import ABSENT, ResourceSet, version_of_all
 from lbcore.xds.resource_type import ResourceType
-from lbcore.xds.subscription import MAX_RESPONSE_SIZE, WILDCARD, Request, Response, Subscription, Verdict
+from lbcore.xds.subscription import (
+    MAX_RESPONSE_SIZE,
+    WILDCARD,
+    Request,
+    Response,
+    Subscription,
+    Verdict,
+    hold_nothing,
+)
 from lbcore.xds.wire import Resource
 
 __all__ = ["SotwRequest", "sotw_subscription"]
@@ -69,6 +78,7 @@ class SotwSubscription(Subscription[SotwRequest]):
         self._sent: _Sent | None = None
         self._client_has_answered = False
         self._superseded = False
+        self._resumed = False  # on an earlier stream the client has been told something
         self._unaccepted: set[str] = set()  # names that the client never had and has not accepted yet
         self._in_flight: Set[str] = frozenset()  # those of them that its next ACK accepts
 
@@ -81,14 +91,15 @@ class SotwSubscription(Subscription[SotwRequest]):
                 return None  # stale: the client answers the newest response as well, and repeats its names there
             else:
                 self._superseded = True  # it crossed our first response, and asks for more than that answered
+        self._resumed = self._resumed or (self._sent is None and bool(request.version))
         self._subscribe(request.names)
         return verdict
 
-    def respond(self) -> Response | None:
+    def respond(self, hold: Callable[[Resource], bool] = hold_nothing) -> Response | None:
         waiting = self._sent is not None and not self._sent.answered and not self._superseded
         if self._resources is None or waiting:
             return None
-        due = self._compose(self._resources)
+        due = self._compose(self._resources, hold)
         if due is None:
             return None
         earlier = self._in_flight if self._sent is not None and not self._sent.answered else frozenset()
@@ -97,7 +108,7 @@ class SotwSubscription(Subscription[SotwRequest]):
         self._sent = _Sent(due.version, next(self._nonces))
         self._superseded = False
         body = self._resources.sotw_body(due.version, due.resources, due.missing)
-        return Response(body, self._sent.nonce, due.changed, len(due.resources))
+        return Response(body, self._sent.nonce, due.resources, due.changed)
 
     def settled(self, name: str) -> bool:
         return self._told_version(name) != ABSENT and name not in self._unaccepted
@@ -118,7 +129,7 @@ class SotwSubscription(Subscription[SotwRequest]):
         """These are now all the names that the client wants."""
 
     @abc.abstractmethod
-    def _compose(self, resources: ResourceSet) -> _Due | None:
+    def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
         """What is due; from now on the client has been told."""
 
     @abc.abstractmethod
@@ -165,7 +176,10 @@ class WholeSubscription(SotwSubscription):
         if not wildcard:
             self._told = {name: version for name, version in self._told.items() if name in wanted}
 
-    def _compose(self, resources: ResourceSet) -> _Due | None:
+    def _reconsider(self, names: Iterable[str]) -> None:
+        self._stale = self._stale or any(map(self.covers, names))
+
+    def _compose(self, resources: ResourceSet, _hold: Callable[[Resource], bool]) -> _Due | None:
         if not self._stale and not self._owed:
             return None
         view = self._view(resources)
@@ -175,7 +189,7 @@ class WholeSubscription(SotwSubscription):
             return None
         self._told, self._stale, self._owed = view, False, False
         version = resources.version_of_all if view is resources.versions else version_of_all(view.values())
-        listed = [resource for name in view if (resource := resources.get(name)) is not None]
+        listed = [resource for name in view if (resource := self._find(name)) is not None]
         changed = {name for name, version in view.items() if told.get(name) != version}
         new = {name for name in changed if not told.get(name)}
         return _Due(version, listed, sorted(name for name in view if not view[name]), changed, new)
@@ -183,9 +197,10 @@ class WholeSubscription(SotwSubscription):
     def _view(self, resources: ResourceSet) -> Mapping[str, str]:
         """What the client should have: the version of each resource, `ABSENT` for names of which there is none."""
         if not self._wildcard:
-            return {name: resources.version(name) for name in sorted(self._names)}
-        missing = {name: ABSENT for name in self._names if name not in resources.versions}
-        return {**resources.versions, **missing} if missing else resources.versions
+            return {name: found.version if (found := self._find(name)) else ABSENT for name in sorted(self._names)}
+        retained = {name: kept.version for name, kept in self._retained.items() if name not in resources.versions}
+        missing = {name: ABSENT for name in self._names if name not in resources.versions and name not in retained}
+        return {**resources.versions, **retained, **missing} if retained or missing else resources.versions
 
     def _told_version(self, name: str) -> str:
         return self._told.get(name, ABSENT)
@@ -202,9 +217,12 @@ class PartialSubscription(SotwSubscription):
 
     def advance(self, resources: ResourceSet) -> None:
         first, self._resources = self._resources is None, resources
-        touched = self._told if first else resources.changed & self._told.keys()
-        for name in touched:
-            version = resources.version(name)
+        self._review(set(self._told) if first else resources.changed & self._told.keys())
+
+    def _review(self, names: Iterable[str]) -> None:
+        assert self._resources is not None
+        for name in names:
+            version = self._resources.version(name)
             if version == ABSENT:
                 self._tell(name, ABSENT)
             if version == self._told[name]:
@@ -232,12 +250,17 @@ class PartialSubscription(SotwSubscription):
             if self._resources is not None and self._resources.get(name) is not None:
                 self._due.add(name)
 
-    def _compose(self, resources: ResourceSet) -> _Due | None:
+    def _reconsider(self, names: Iterable[str]) -> None:
+        self._review(self._told.keys() & names)
+
+    def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
         part: list[Resource] = []
         size = 0
         for name in sorted(self._due):
             resource = resources.get(name)
             assert resource is not None, "what is gone is never due"
+            if (self._resumed or self._told[name] != ABSENT) and hold(resource):
+                continue
             size += len(resource.framed)
             if part and size > MAX_RESPONSE_SIZE:
                 break

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Generic
 
 import grpc
@@ -39,10 +39,10 @@ class Stream(Generic[RequestT]):
         self._context = context
         self._writer: asyncio.Task[None] | None = None
 
-    async def serve(self) -> None:
+    async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Serves until the client half-closes, goes away, or sends what cannot be read (INVALID_ARGUMENT)."""
         try:
-            while (message := await self._context.read()) is not grpc.aio.EOF:
+            async for message in requests:
                 self._session.receive(self._read(message))
                 self._flush()
         except ProtocolError as error:

@@ -9,15 +9,15 @@ until it changes. Source: Envoy xds_protocol.rst.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
-from lbcore.xds.wire import with_nonce
+from lbcore.xds.wire import Resource, with_nonce
 
-__all__ = ["MAX_RESPONSE_SIZE", "WILDCARD", "Request", "Response", "Subscription", "Verdict"]
+__all__ = ["MAX_RESPONSE_SIZE", "WILDCARD", "Request", "Response", "Subscription", "Verdict", "hold_nothing"]
 
 WILDCARD = "*"
 MAX_RESPONSE_SIZE = 3 << 20  # bytes; gRPC clients refuse messages above 4 MiB unless told otherwise
@@ -61,20 +61,25 @@ class Response:
 
     Fields:
         body: all of it but the nonce, shared among streams.
-        changed: names of resources in it that the client did not have, or had in another version.
-        resources: how many it holds.
+        resources: what it holds.
+        changed: names of those that the client did not have, or had in another version.
     """
 
     body: bytes
     nonce: str
+    resources: Collection[Resource]
     changed: Set[str]
-    resources: int
 
     def serialise(self) -> bytes:
         return with_nonce(self.body, self.nonce)
 
 
 RequestT = TypeVar("RequestT", bound=Request)
+
+
+def hold_nothing(_: Resource) -> bool:
+    """For a response that may hold all that is due."""
+    return False
 
 
 class Subscription(abc.ABC, Generic[RequestT]):
@@ -84,6 +89,7 @@ class Subscription(abc.ABC, Generic[RequestT]):
         self.resource_type = resource_type
         self._nonces = nonces
         self._resources: ResourceSet | None = None
+        self._retained: dict[str, Resource] = {}
 
     @abc.abstractmethod
     def receive(self, request: RequestT) -> Verdict | None:
@@ -98,8 +104,11 @@ class Subscription(abc.ABC, Generic[RequestT]):
         """Owes the client these resources again, as far as it is subscribed to them, changed or not."""
 
     @abc.abstractmethod
-    def respond(self) -> Response | None:
-        """The response that is due now, None if there is none. It counts as sent."""
+    def respond(self, hold: Callable[[Resource], bool] = hold_nothing) -> Response | None:
+        """The response that is due now, None if there is none. It counts as sent.
+
+        What `hold` is true of stays due, if it is a change of something that the client has.
+        """
 
     @abc.abstractmethod
     def covers(self, name: str) -> bool:
@@ -108,3 +117,23 @@ class Subscription(abc.ABC, Generic[RequestT]):
     @abc.abstractmethod
     def settled(self, name: str) -> bool:
         """Whether the client has the resource: it was sent, and some version of it was accepted."""
+
+    def retain(self, resource: Resource) -> None:
+        """Keeps a resource that is about to go for this client, until it is released. To be called before `advance`."""
+        self._retained[resource.name] = resource
+
+    def release(self, needed: Callable[[str], bool]) -> None:
+        """Lets go of the retained resources whose names are not needed any more."""
+        released = [name for name in self._retained if not needed(name)]
+        for name in released:
+            del self._retained[name]
+        if released:
+            self._reconsider(released)
+
+    @abc.abstractmethod
+    def _reconsider(self, names: Iterable[str]) -> None:
+        """These resources may have changed by being released."""
+
+    def _find(self, name: str) -> Resource | None:
+        assert self._resources is not None
+        return self._resources.get(name) or self._retained.get(name)

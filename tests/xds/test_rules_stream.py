@@ -1,0 +1,164 @@
+"""Rules A1 to A9 of what a correct xDS server does, as a client sees it: the stream and the session."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from lbcore.routing import Listener, Route
+from lbcore.xds.observer import XdsObserver
+from lbcore.xds.resource_type import ResourceType
+from tests.xds.clients import CDS, EDS, LDS, RDS, Plane, eventually, plane, ports, resources, service
+
+
+async def test_a1_an_aggregated_request_without_a_type_ends_the_stream(served: Plane) -> None:
+    client = served.sotw()
+    await client.send_bytes(discovery_pb2.DiscoveryRequest(resource_names=["web"]).SerializeToString())
+    code, details = await client.status()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "type_url" in details
+
+
+async def test_a1_delta_an_aggregated_request_without_a_type_ends_the_stream(served: Plane) -> None:
+    client = served.delta()
+    await client.send_bytes(discovery_pb2.DeltaDiscoveryRequest(resource_names_subscribe=["web"]).SerializeToString())
+    assert (await client.status())[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("resource_type", [CDS, EDS, RDS, LDS], ids=lambda each: each.name)
+async def test_a2_a_service_of_one_type_implies_it(served: Plane, resource_type: ResourceType) -> None:
+    served.publish(service("web", 1))
+    client = served.sotw(resource_type)
+    await client.send_bytes(discovery_pb2.DiscoveryRequest(resource_names=["web"]).SerializeToString())
+    response = await client.receive()
+    assert response.type_url == resource_type.type_url
+    assert list(resources(response)) == ["web"]
+
+
+async def test_a2_a_service_of_one_type_has_no_other(served: Plane) -> None:
+    client = served.sotw(EDS)
+    await client.ask(CDS, "web")
+    code, details = await client.status()
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "type_url" in details
+
+
+async def test_a3_the_first_node_holds_for_the_whole_stream(served: Plane) -> None:
+    served.publish(service("web", 1), listeners=[Listener(name="in", address="127.0.0.1:1", routes=())])
+    client = served.sotw(user_agent_name="envoy")
+    await client.ask(CDS)
+    await client.settle(CDS)
+    as_grpc = discovery_pb2.DiscoveryRequest(type_url=LDS.type_url, node={"id": "other", "user_agent_name": "gRPC Go"})
+    await client.send_bytes(as_grpc.SerializeToString())
+    assert list(await client.settle(LDS)) == ["in"]
+
+
+async def test_a4_nonces_are_unique_on_a_stream(served: Plane) -> None:
+    served.publish(service("web", 1))
+    client = served.sotw()
+    await client.ask(CDS)
+    await client.settle(CDS)
+    nonces = [client.nonces[CDS]]
+    await client.ask(EDS, "web")
+    for port in range(2, 6):
+        await client.settle(EDS, "web")
+        nonces.append(client.nonces[EDS])
+        served.publish(service("web", port))
+    assert all(nonces)
+    assert len(set(nonces)) == 5
+
+
+async def test_a4_a_nonce_and_a_version_of_another_stream_are_no_obstacle(served: Plane) -> None:
+    served.publish(service("web", 1))
+    before = served.sotw()
+    await before.ask(EDS, "web")
+    await before.settle(EDS, "web")
+    after = served.sotw()
+    await after.ask(EDS, "web", nonce=before.nonces[EDS], version=before.versions[EDS])
+    assert list(await after.settle(EDS, "web")) == ["web"]
+
+
+async def test_a5_a_refused_assignment_leaves_the_other_types_alone(served: Plane) -> None:
+    served.publish(service("web", 1))
+    client = served.sotw()
+    await client.ask(CDS)
+    await client.settle(CDS)
+    clusters = client.nonces[CDS], client.versions[CDS]
+    await client.ask(EDS, "web")
+    await client.receive(EDS)
+    await client.refuse(EDS, "web")
+    assert await client.quiet()
+    assert (client.nonces[CDS], client.versions[CDS]) == clusters
+    served.change(service("api", 2))
+    assert list(await client.settle(CDS)) == ["web", "api"]
+
+
+async def test_a6_a_type_that_is_not_served_is_passed_over(served: Plane) -> None:
+    served.publish(service("web", 1))
+    client = served.sotw()
+    secret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    await client.send_bytes(discovery_pb2.DiscoveryRequest(type_url=secret, resource_names=["key"]).SerializeToString())
+    await client.ask(EDS, "web")
+    assert list(await client.settle(EDS, "web")) == ["web"]
+    assert await client.quiet()
+
+
+@pytest.mark.parametrize("end", ["cancel", "half-close"])
+async def test_a7_a_client_that_goes_away_leaves_nothing_behind(served: Plane, end: str) -> None:
+    served.publish(service("web", 1))
+    client = served.sotw()
+    await client.ask(EDS, "web")
+    await client.receive(EDS)
+    assert served.xds.stream_count == 1
+    if end == "cancel":
+        client.cancel()
+    else:
+        await client.half_close()
+    await eventually(lambda: served.xds.stream_count == 0, time_limit=2)
+    served.publish(service("web", 2))  # nobody is there to be told
+
+
+async def test_a7_opened_streams_are_all_reported_closed() -> None:
+    class Count(XdsObserver):
+        opened = closed = 0
+
+        def stream_opened(self, method: str) -> None:
+            assert method == "DeltaAggregatedResources"
+            self.opened += 1
+
+        def stream_closed(self, method: str) -> None:
+            assert method == "DeltaAggregatedResources"
+            self.closed += 1
+
+    count = Count()
+    async with plane(observer=count) as running:
+        running.publish(service("web", 1))
+        for _ in range(50):
+            client = running.delta()
+            await client.ask(EDS, "web")
+            await client.receive(EDS)
+            client.cancel()
+        await eventually(lambda: running.xds.stream_count == 0, time_limit=2)
+        assert (count.opened, count.closed) == (50, 50)
+
+
+async def test_a9_only_the_newest_of_two_requests_is_answered_in_the_end(served: Plane) -> None:
+    served.publish(service("a", 1), service("b", 2))
+    client = served.sotw()
+    await client.ask(EDS, "a", nonce="")
+    await client.ask(EDS, "a", "b", nonce="")
+    known: dict[str, list[int]] = {}
+    while known.keys() != {"a", "b"}:
+        known |= {name: ports(each) for name, each in resources(await client.receive(EDS)).items()}
+    assert known == {"a": [1], "b": [2]}
+
+
+async def test_routes_of_a_listener_and_of_a_service_do_not_mix(served: Plane) -> None:
+    listener = Listener(name="web", address="127.0.0.1:1", routes=(Route(prefix="/x", service="api"),))
+    served.publish(service("web", 1), listeners=[listener])
+    for agent, cluster in (("envoy", "api"), ("gRPC Java", "web"), ("", "web")):
+        client = served.sotw(user_agent_name=agent)
+        await client.ask(RDS, "web")
+        routes = (await client.settle(RDS, "web"))["web"]
+        assert routes.virtual_hosts[0].routes[0].route.cluster == cluster

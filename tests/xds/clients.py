@@ -162,6 +162,10 @@ class RawStream:
         self._call = _Resumed(self._call, reading)
         return True
 
+    async def taken_in(self) -> None:
+        """Waits until the server has read what was sent, where that is answered by nothing."""
+        assert await self.quiet(0.1)
+
     async def status(self) -> tuple[grpc.StatusCode, str]:
         """How the stream ended."""
         code = await asyncio.wait_for(self._call.code(), TIME_LIMIT)

@@ -100,6 +100,7 @@ async def test_d7_a_name_dropped_is_not_followed(served: Plane, only: Surface) -
     await client.ask(EDS, "a", "b")
     await client.settle(EDS)
     await client.ask(EDS, drop=["a", "unknown"])
+    await client.taken_in()
     served.change(service("a", 3))
     assert await client.quiet()
 
@@ -131,10 +132,12 @@ async def test_d10_a_wildcard_dropped_does_not_come_back(served: Plane, only: Su
     await client.ask(CDS, "a")
     await client.settle(CDS)
     await client.ask(CDS, drop=["*"])
+    await client.taken_in()
     served.publish(service("a", 1, limit=1), service("b", 2, limit=1))
     assert (await client.settle(CDS))[0].keys() == {"a"}
     await client.ask(CDS, drop=["a"])
     await client.ask(CDS)
+    await client.taken_in()
     served.publish(service("a", 1, limit=2), service("b", 2, limit=2))
     assert await client.quiet()
 
@@ -161,6 +164,7 @@ async def test_d12_versions_in_a_later_request_do_not_count(served: Plane, only:
     had = versions(await client.receive(EDS))
     await client.accept(EDS)
     await client.ask(EDS, drop=["b"])
+    await client.taken_in()
     await client.ask(EDS, "b", has=had)
     assert (await client.settle(EDS))[0].keys() == {"b"}
 

@@ -139,6 +139,7 @@ async def test_s10_a_name_dropped_is_not_followed(served: Plane, only: Surface) 
     await client.ask(EDS, "foo", "bar")
     await client.settle(EDS, "foo", "bar")
     await client.ask(EDS, "foo")
+    await client.taken_in()
     served.change(service("bar", 3))
     assert await client.quiet()
 
@@ -152,6 +153,7 @@ async def test_s11_no_names_after_names_unsubscribe_from_all(
     await client.ask(resource_type, "foo")
     await client.settle(resource_type, "foo")
     await client.ask(resource_type)
+    await client.taken_in()
     served.publish(service("foo", 3), service("new", 4))
     assert await client.quiet()
 
@@ -175,11 +177,13 @@ async def test_s13_wildcard_to_wildcard_and_name_to_name_to_nothing(served: Plan
     served.change(service("c", 3))
     assert (await client.settle(CDS, "*", "a")).keys() == {"a", "b", "c"}
     await client.ask(CDS, "a")
+    await client.taken_in()
     served.change(service("d", 4))
     assert await client.quiet()
     served.change(service("a", 1, limit=1))
     assert (await client.settle(CDS, "a")).keys() == {"a"}
     await client.ask(CDS)
+    await client.taken_in()
     served.change(service("a", 1, limit=2))
     assert await client.quiet()
 

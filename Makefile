@@ -49,14 +49,16 @@ callgrind: build $(VENV)/.floor
 	$(PY) -m bench.callgrind $(ARGS)
 
 # The copy keeps the checked build apart from the one in the tree. PYTHONMALLOC: AddressSanitizer must see each object.
+# --capture=sys leaves file descriptor 2 alone, or its report would be lost with the process.
 sanitize: $(VENV)/.dependencies
 	rm -rf $(SANITIZED)
 	LBCORE_SANITIZE=1 $(PY) setup.py -q build --build-lib $(SANITIZED) --build-temp build/sanitize-objects
+	grep -q __asan_init $(SANITIZED)/lbcore/_core*.so
 	cp -r tests pyproject.toml $(SANITIZED)
 	cd $(SANITIZED) && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1:detect_stack_use_after_return=1 \
 		UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LBCORE_SANITIZE=1 \
-		$(CURDIR)/$(PY) -m pytest tests/core -p no:cacheprovider --timeout 600 $(ARGS)
+		$(CURDIR)/$(PY) -m pytest tests/core --capture=sys -p no:cacheprovider --timeout 600 $(ARGS)
 
 proto: $(GENERATOR)/.installed
 	PATH="$(GENERATOR)/bin:$$PATH" $(GENERATOR)/bin/python -m grpc_tools.protoc -I. \

@@ -65,6 +65,11 @@ class Directory:
         """Whether every awaited source has published once. Until then nothing may be answered from here."""
         return not self._awaited
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source that has published or is awaited, by name."""
+        return tuple(sorted(self._published.keys() | self._awaited))
+
     def await_source(self, source: str) -> None:
         """Holds `synced` back until this source has published for the first time."""
         if source not in self._published:

@@ -63,6 +63,11 @@ class XdsServer:
             for stream in self._streams:
                 stream.advance(self._catalog)
 
+    def drain(self) -> None:
+        """Ends every stream: clients keep what they have, and open the next one elsewhere."""
+        for stream in self._streams:
+            stream.drain()
+
     @property
     def stream_count(self) -> int:
         """How many streams are open."""

@@ -37,16 +37,23 @@ class Stream(Generic[RequestT]):
         self._session = session
         self._read = read
         self._context = context
+        self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._draining = False
 
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Serves until the client half-closes, goes away, or sends what cannot be read (INVALID_ARGUMENT)."""
+        self._reader = asyncio.current_task()
         try:
             async for message in requests:
                 self._session.receive(self._read(message))
                 self._flush()
         except ProtocolError as error:
             await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except asyncio.CancelledError:
+            if not self._draining:
+                raise
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, "draining: this server is about to stop")
         finally:
             if self._writer is not None:
                 self._writer.cancel()
@@ -56,6 +63,12 @@ class Stream(Generic[RequestT]):
         self._session.advance(catalog)
         self._flush()
 
+    def drain(self) -> None:
+        """Ends the stream with UNAVAILABLE, after the response that is being sent: grpc cannot end it in the middle."""
+        self._draining = True
+        if self._writer is None and self._reader is not None:
+            self._reader.cancel()
+
     def _flush(self) -> None:
         if self._writer is None and (message := self._session.next_response()) is not None:
             self._writer = asyncio.create_task(self._write(message))
@@ -64,7 +77,7 @@ class Stream(Generic[RequestT]):
         try:
             while message is not None:
                 await self._context.write(message)
-                message = self._session.next_response()
+                message = None if self._draining else self._session.next_response()
         except grpc.aio.BaseError:
             pass  # the client has gone; reading ends as well
         except Exception:
@@ -72,3 +85,5 @@ class Stream(Generic[RequestT]):
             await self._context.abort(grpc.StatusCode.INTERNAL, "the server failed to make a response")
         finally:
             self._writer = None
+            if self._draining and self._reader is not None:
+                self._reader.cancel()

@@ -1,7 +1,7 @@
 """How many bytes the process holds from its allocator, for tests that nothing is left behind.
 
-Exact under AddressSanitizer (`make sanitize`, where PYTHONMALLOC=malloc also counts each Python object); otherwise glibc's
-figure, which lacks Python's small objects and includes freed blocks that the allocator keeps at hand.
+Exact under AddressSanitizer (`make sanitize`, where PYTHONMALLOC=malloc also counts each Python object); otherwise
+glibc's figure, which lacks Python's small objects and includes freed blocks that the allocator keeps at hand.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""lbcore as others get it: built, installed, imported, compiled against."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lbcore._core import Balancer
+from lbcore._core import Balancer, _adopt_hot_methods
 from lbcore.errors import NoEndpointAvailable
 from lbcore.explanation import Candidate, Explanation
 from lbcore.policy import Policy
@@ -27,6 +27,10 @@ class Picker(Balancer):
 
     name: str
     policy: Policy
+
+    def __init_subclass__(cls, **arguments: object) -> None:
+        super().__init_subclass__(**arguments)
+        _adopt_hot_methods(cls)
 
     def stats(self) -> ClusterStats:
         """Counts and states at this moment."""

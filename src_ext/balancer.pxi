@@ -95,6 +95,13 @@ cdef list priority_values(Snapshot snapshot):
     return values
 
 
+cdef inline Lease lease_new(Balancer balancer, int32_t member):
+    cdef Lease lease = Lease.__new__(Lease)
+    lease.slot = slot_begin(balancer.slots[member])
+    lease.endpoint = <object>balancer.objects[member]
+    return lease
+
+
 cdef class Balancer:
     """Picks endpoints; the native base of `Cluster`."""
 
@@ -137,22 +144,12 @@ cdef class Balancer:
         """Picks, and counts the request as in flight until `Lease.done`. Arguments and errors as of `pick`."""
         cdef uint64_t hash = 0
         cdef int32_t member
-        cdef Lease lease
-        cdef Slot* slot
         if key is not None or self.hashing:
             hash = pick_hash(self, key)
         member = choose_member(self, hash) if exclude is None else choose_excluding(self, hash, exclude)
         if lb_unlikely(member < 0):
             raise self._none_available(exclude)
-        lease = Lease.__new__(Lease)
-        slot = self.slots[member]
-        slot.active += 1
-        slot.requests += 1
-        slot.refs += 1
-        slot.totals.active += 1
-        lease.slot = slot
-        lease.endpoint = <object>self.objects[member]
-        return lease
+        return lease_new(self, member)
 
     def pick_many(self, keys_or_n):
         """Many picks at once, equal to the same picks one by one.
@@ -194,21 +191,14 @@ cdef class Balancer:
         return self.choose(random_bits(&self.draw.random) if self.hashing else 0)
 
     cdef Slot* begin(self, int32_t member) noexcept:
-        cdef Slot* slot = self.slots[member]
-        slot.active += 1
-        slot.requests += 1
-        slot.refs += 1
-        slot.totals.active += 1
-        return slot
+        return slot_begin(self.slots[member])
 
     cdef void end(self, Slot* slot, bint ok) noexcept:
         if ok:
             slot.successes += 1
         else:
             slot.failures += 1
-        slot.active -= 1
-        slot.totals.active -= 1
-        slot_release(slot)
+        slot_end(slot)
 
     # What follows is for `Cluster`, which validates.
 

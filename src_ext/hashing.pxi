@@ -7,6 +7,9 @@ from libc.string cimport memcpy
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
+    void* PyUnicode_DATA(object text) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
     unsigned long long PyLong_AsUnsignedLongLong(object number) except? 0xFFFFFFFFFFFFFFFFULL
 
 
@@ -108,6 +111,8 @@ cdef inline uint64_t hash_of(object data, uint64_t seed) except? 0:
     cdef Py_ssize_t size
     cdef const char* text
     if lb_likely(type(data) is str):
+        if lb_likely(PyUnicode_IS_COMPACT_ASCII(data)):    # its own bytes are its UTF-8
+            return xxh64(PyUnicode_DATA(data), PyUnicode_GET_LENGTH(data), seed)
         text = PyUnicode_AsUTF8AndSize(data, &size)
         return xxh64(text, size, seed)
     if type(data) is bytes:

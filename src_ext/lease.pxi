@@ -64,9 +64,7 @@ cdef class Lease:
 cdef inline void lease_end(Lease lease) noexcept:
     cdef Slot* slot = lease.slot
     lease.slot = NULL
-    slot.active -= 1
-    slot.totals.active -= 1
-    slot_release(slot)
+    slot_end(slot)
 
 
 cdef bint lease_report(Lease lease, object ok, object status, object latency, object load) except -1:

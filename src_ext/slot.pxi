@@ -31,6 +31,21 @@ cdef inline void slot_release(Slot* slot) noexcept:
         free(slot)
 
 
+cdef inline Slot* slot_begin(Slot* slot) noexcept:
+    """Counts a request in, and one more owner of the slot."""
+    slot.active += 1
+    slot.requests += 1
+    slot.refs += 1
+    slot.totals.active += 1
+    return slot
+
+
+cdef inline void slot_end(Slot* slot) noexcept:
+    slot.active -= 1
+    slot.totals.active -= 1
+    slot_release(slot)
+
+
 cdef Totals* totals_new() except NULL:
     cdef void* memory = NULL
     if posix_memalign(&memory, 64, sizeof(Totals)) != 0:

@@ -39,7 +39,12 @@ def test_array_of_hashes(versus: Versus, name: str, policy: Policy, goal: float 
     cluster = Cluster("bench", endpoints(100), policy=policy)
     versus(
         f"pick_many(array of {LARGE}), {name}",
-        Loop("cluster.pick_many(hashes)", {"cluster": cluster, "hashes": hashes(LARGE)}, 1, calls=LARGE),
+        Loop(
+            "cluster.pick_many(hashes, out)",
+            {"cluster": cluster, "hashes": hashes(LARGE), "out": np.empty(LARGE, np.int32)},
+            1,
+            calls=LARGE,
+        ),
         "C loop: table[hash % 65537]",
         gather_loop(LARGE),
         goal=goal,

@@ -151,17 +151,19 @@ cdef class Balancer:
             raise self._none_available(exclude)
         return lease_new(self, member)
 
-    def pick_many(self, keys_or_n):
+    def pick_many(self, keys_or_n, out=None):
         """Many picks at once, equal to the same picks one by one.
 
         Args:
             keys_or_n: how many, or the keys: a one-dimensional integer array of hashes, or a sequence of what `pick`
                 takes.
+            out: a contiguous int32 array of that length to write to, instead of a new one.
 
-        Returns an int32 array of positions in `endpoints`, -1 where none is available.
+        Returns an int32 array of positions in `endpoints`, -1 where none is available. Raises TypeError and ValueError
+        at keys as `pick` does, and at an `out` that does not fit.
         """
         renew(self)
-        return pick_batch(self, keys_or_n)
+        return pick_batch(self, keys_or_n, out)
 
     def rank(self, key, k):
         """Up to k distinct endpoints in order of preference; the first is what `pick(key)` gives.

@@ -76,7 +76,17 @@ cdef void choose_many_staged(
         out[i] = selector.choose(selector, batch, hashes[i]) if selector != NULL else NO_MEMBER
 
 
-cdef numpy.ndarray pick_batch(Balancer balancer, object keys_or_n):
+cdef numpy.ndarray picks_array(numpy.npy_intp count, object out):
+    if out is None:
+        return numpy.PyArray_SimpleNew(1, &count, numpy.NPY_INT32)
+    if not numpy.PyArray_Check(out) or numpy.PyArray_TYPE(out) != numpy.NPY_INT32 or numpy.PyArray_NDIM(out) != 1:
+        raise TypeError("out: expected a one-dimensional array of int32")
+    if numpy.PyArray_DIM(out, 0) != count or not numpy.PyArray_ISCARRAY(out):
+        raise ValueError(f"out: expected a contiguous, writable array of {count}, one for each pick")
+    return out
+
+
+cdef numpy.ndarray pick_batch(Balancer balancer, object keys_or_n, object out):
     cdef numpy.npy_intp count
     cdef numpy.npy_intp i
     cdef numpy.ndarray members
@@ -94,7 +104,7 @@ cdef numpy.ndarray pick_batch(Balancer balancer, object keys_or_n):
     else:
         hashes = key_hashes(keys_or_n)
         count = numpy.PyArray_DIM(hashes, 0)
-    members = numpy.PyArray_SimpleNew(1, &count, numpy.NPY_INT32)
+    members = picks_array(count, out)
     choose_many(
         balancer,
         <const uint64_t*>numpy.PyArray_DATA(hashes) if hashes is not None else NULL,

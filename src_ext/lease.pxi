@@ -54,7 +54,13 @@ cdef class Lease:
         return self.endpoint
 
     def __exit__(self, kind, error, traceback):
-        self.done(kind is None)
+        cdef Slot* slot = self.slot
+        if lb_likely(slot != NULL):
+            if kind is None:
+                slot.successes += 1
+            else:
+                slot.failures += 1
+            lease_end(self)
         return False
 
     def __repr__(self):

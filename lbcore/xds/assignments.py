@@ -1,8 +1,8 @@
 """Endpoints of a service as a ClusterLoadAssignment that Envoy and gRPC both accept.
 
 They differ in what they refuse, so this keeps to what neither does: every locality is present with a weight of 1 or
-more (gRPC silently drops one without), appears once in a priority, priorities run from 0 without a gap, and addresses
-are IPs. Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
+more (gRPC silently drops one without), appears once in a priority, and priorities run from 0 without a gap.
+Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
 """
 
 from __future__ import annotations
@@ -16,22 +16,18 @@ from google.protobuf import struct_pb2, wrappers_pb2
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import Endpoint, Locality
 from lbcore.settings import DropOverload
-from lbcore.xds.addresses import address_message, is_hostname, is_unix
+from lbcore.xds.addresses import address_message, is_unix
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
 
-__all__ = ["assignment", "hostnames", "same_assignment"]
+__all__ = ["assignment", "same_assignment"]
 
 _FIELDS = ("name", "endpoints", "locality_weights", "overprovisioning_factor", "drop_overload")
 
 
 def assignment(service: ServiceSnapshot, *, unix_sockets: bool) -> Resource:
-    """The service's endpoints but for host names, which both refuse, and maybe for unix sockets, which gRPC refuses."""
-    usable = [
-        endpoint
-        for endpoint in service.endpoints
-        if not is_hostname(endpoint.address) and (unix_sockets or not is_unix(endpoint.address))
-    ]
+    """All of the service's endpoints, or those that have an IP: gRPC refuses unix sockets."""
+    usable = [endpoint for endpoint in service.endpoints if unix_sockets or not is_unix(endpoint.address)]
     message = endpoint_pb2.ClusterLoadAssignment(
         cluster_name=service.name,
         endpoints=_localities(usable, service),
@@ -41,11 +37,6 @@ def assignment(service: ServiceSnapshot, *, unix_sockets: bool) -> Resource:
         ),
     )
     return Resource(ResourceType.ASSIGNMENT, service.name, message)
-
-
-def hostnames(service: ServiceSnapshot) -> list[str]:
-    """The addresses that are left out because they hold a name."""
-    return [endpoint.address for endpoint in service.endpoints if is_hostname(endpoint.address)]
 
 
 def same_assignment(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:

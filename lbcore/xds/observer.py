@@ -26,6 +26,3 @@ class XdsObserver:
 
     def nacked(self, node: str, type_url: str, version: str, message: str, nonce: str) -> None:
         """A client refused a response for the reason `message`; `version` and `nonce` are those of the response."""
-
-    def withheld(self, service: str, reason: str) -> None:
-        """Part of a service is kept from clients that could not accept it; called once for each change of it."""

@@ -1,7 +1,8 @@
 """Picking policies as the `LoadBalancingPolicy` lists that Envoy and gRPC read: each takes the first entry it knows.
 
-Envoy gets exactly the policy asked for. gRPC gets what serves its purpose best among what gRPC implementations have,
-and at the end always round_robin, which all of them have.
+Envoy gets exactly the policy asked for, and Maglev for the kinds of consistent hashing that it does not have. gRPC gets
+what serves the policy's purpose best among what gRPC implementations have, and at the end always round_robin, which all
+of them have.
 Sources: Envoy extensions/load_balancing_policies; gRFC A42, A48, A52; gRPC xds_lb_policy_registry.cc.
 """
 
@@ -22,7 +23,7 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
-from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import SlowStart
 from lbcore.xds.messages import duration, packed
 
@@ -47,20 +48,20 @@ def envoy_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.Load
 def grpc_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadBalancingPolicy:
     """The nearest that gRPC has, ending in round_robin.
 
-    gRPC has consistent hashing only as a ring with XXH64, so Maglev and a Murmur ring become that. Its ring takes
-    locality weights by itself; the other policies are put below one that picks the locality.
+    gRPC has consistent hashing only as a ring with XXH64, so all of its kinds become that. Its ring takes locality
+    weights by itself; the other policies are put below one that picks the locality.
     """
     match policy:
         case RingHash():
             nearest = [_grpc_ring(policy.minimum_ring_size, policy.maximum_ring_size)]
-        case Maglev():
+        case Maglev() | Rendezvous() | Jump():
             nearest = [_grpc_ring(RingHash().minimum_ring_size, RingHash().maximum_ring_size)]
         case LeastRequest():
             nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
         case Random() | RoundRobin():
             nearest = []
     inner = [*nearest, round_robin_pb2.RoundRobin()]
-    if locality_weighted and not isinstance(policy, RingHash | Maglev):
+    if locality_weighted and not isinstance(policy, RingHash | Maglev | Rendezvous | Jump):
         return _policies([wrr_locality_pb2.WrrLocality(endpoint_picking_policy=_policies(inner)), *inner])
     return _policies(inner)
 
@@ -92,11 +93,24 @@ def _envoy_message(policy: Policy, locality_weighted: bool) -> Message:
                 locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
             )
         case Maglev():
-            message = maglev_pb2.Maglev(
-                table_size=_uint64(policy.table_size),
-                consistent_hashing_lb_config=_consistent_hashing(policy),
-                locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
+            message = _maglev(policy, locality_weighted)
+        case Rendezvous():
+            nearest = Maglev(
+                use_hostname_for_hashing=policy.use_hostname_for_hashing,
+                hash_balance_factor=policy.hash_balance_factor,
             )
+            message = _maglev(nearest, locality_weighted)
+        case Jump():
+            message = _maglev(Maglev(), locality_weighted)
+    return message
+
+
+def _maglev(policy: Maglev, locality_weighted: bool) -> Message:
+    message: Message = maglev_pb2.Maglev(
+        table_size=_uint64(policy.table_size),
+        consistent_hashing_lb_config=_consistent_hashing(policy),
+        locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
+    )
     return message
 
 

@@ -125,11 +125,6 @@ class Catalog:
         """All resources of a type for a kind of client."""
         return self._sets[resource_type, kind]
 
-    def changed_services(self, previous: Catalog | None) -> list[ServiceSnapshot]:
-        """The services that are new or different."""
-        old = previous._services if previous else {}
-        return [each.service for name, each in self._services.items() if each is not old.get(name)]
-
 
 _VIEWS = {
     (ResourceType.CLUSTER, ClientKind.ENVOY): ("_services", "envoy_cluster"),

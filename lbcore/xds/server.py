@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 
 from lbcore.directory import Directory
-from lbcore.xds.assignments import hostnames
 from lbcore.xds.delta import DeltaSubscription
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.requests import read_delta, read_sotw
@@ -58,8 +57,7 @@ class XdsServer:
     async def run(self) -> None:
         """Follows the Directory for ever; the caller cancels it."""
         async for snapshot in self._directory.watch():
-            before, self._catalog = self._catalog, Catalog(snapshot, self._catalog)
-            self._report_withheld(before, self._catalog)
+            self._catalog = Catalog(snapshot, self._catalog)
             for stream in self._streams:
                 stream.advance(self._catalog)
 
@@ -123,9 +121,3 @@ class XdsServer:
         finally:
             self._streams.discard(stream)
             self._observer.stream_closed(method)
-
-    def _report_withheld(self, before: Catalog | None, now: Catalog) -> None:
-        for service in now.changed_services(before):
-            if names := hostnames(service):
-                reason = f"endpoints with a host name, which xDS clients do not resolve: {', '.join(names)}"
-                self._observer.withheld(service.name, reason)

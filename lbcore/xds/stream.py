@@ -39,10 +39,13 @@ class Stream(Generic[RequestT]):
         self._context = context
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._draining = False
+        self._ending: tuple[grpc.StatusCode, str] | None = None
 
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
-        """Serves until the client half-closes, goes away, or sends what cannot be read (INVALID_ARGUMENT)."""
+        """Serves until the client half-closes or goes away.
+
+        Ends the stream with INVALID_ARGUMENT at what cannot be read, with INTERNAL at a failure of our own.
+        """
         self._reader = asyncio.current_task()
         try:
             async for message in requests:
@@ -51,39 +54,59 @@ class Stream(Generic[RequestT]):
         except ProtocolError as error:
             await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except asyncio.CancelledError:
-            if not self._draining:
+            if self._ending is None:
                 raise
-            await self._context.abort(grpc.StatusCode.UNAVAILABLE, "draining: this server is about to stop")
+            await self._context.abort(*self._ending)
         finally:
             if self._writer is not None:
                 self._writer.cancel()
 
     def advance(self, catalog: Catalog) -> None:
-        """The resources are now these; writes what is due because of that."""
-        self._session.advance(catalog)
+        """The resources are now these; writes what is due because of that. A failure ends this stream only."""
+        try:
+            self._session.advance(catalog)
+        except Exception as error:
+            self._fail(error)
         self._flush()
 
     def drain(self) -> None:
-        """Ends the stream with UNAVAILABLE, after the response that is being sent: grpc cannot end it in the middle."""
-        self._draining = True
-        if self._writer is None and self._reader is not None:
-            self._reader.cancel()
+        """Ends the stream with UNAVAILABLE: the client keeps what it has and connects again."""
+        self._end(grpc.StatusCode.UNAVAILABLE, "draining: this server is about to stop")
 
     def _flush(self) -> None:
-        if self._writer is None and (message := self._session.next_response()) is not None:
+        if self._writer is None and (message := self._next_response()) is not None:
             self._writer = asyncio.create_task(self._write(message))
 
     async def _write(self, message: bytes | None) -> None:
         try:
             while message is not None:
                 await self._context.write(message)
-                message = None if self._draining else self._session.next_response()
+                message = self._next_response()
         except grpc.aio.BaseError:
             pass  # the client has gone; reading ends as well
-        except Exception:
-            _log.exception("stream of %s ends", self._context.peer())
-            await self._context.abort(grpc.StatusCode.INTERNAL, "the server failed to make a response")
         finally:
             self._writer = None
-            if self._draining and self._reader is not None:
-                self._reader.cancel()
+            if self._ending is not None:
+                self._cancel_reader()
+
+    def _next_response(self) -> bytes | None:
+        if self._ending is not None:
+            return None
+        try:
+            return self._session.next_response()
+        except Exception as error:
+            self._fail(error)
+            return None
+
+    def _fail(self, error: Exception) -> None:
+        _log.error("the stream of %s ends", self._context.peer(), exc_info=error)
+        self._end(grpc.StatusCode.INTERNAL, "failed to make a response")
+
+    def _end(self, code: grpc.StatusCode, details: str) -> None:
+        self._ending = code, details
+        if self._writer is None:  # else after the response that is being sent: gRPC cannot end a stream inside of one
+            self._cancel_reader()
+
+    def _cancel_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()

@@ -1,0 +1,260 @@
+"""Clusters, policies, listeners and routes as messages; that the real clients take them is tested in tests/parity."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401  (JSON form of an Any needs it)
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,  # noqa: F401
+)
+from google.protobuf import any_pb2, json_format
+
+from lbcore.directory import ServiceSnapshot
+from lbcore.model import Locality
+from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.routing import HashOn, Listener, Route
+from lbcore.settings import CircuitBreakers, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
+from lbcore.xds.clusters import envoy_cluster, grpc_cluster
+from lbcore.xds.listeners import api_listener, envoy_listener
+from lbcore.xds.routes import listener_routes, service_route
+from lbcore.xds.wire import Resource
+
+PREFIX = "type.googleapis.com/envoy.extensions.load_balancing_policies."
+
+
+def as_json(resource: Resource, kind: Any) -> Any:
+    """The message in a resource, in protobuf's JSON form with the names of the .proto files."""
+    payload = resource.framed
+    start = 1
+    while payload[start] & 0x80:
+        start += 1
+    message = kind.FromString(any_pb2.Any.FromString(payload[start + 1 :]).value)
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def envoy(policy: Policy = RoundRobin(), **settings: Any) -> Any:  # noqa: B008  (immutable)
+    return as_json(envoy_cluster(ServiceSnapshot(name="web", policy=policy, **settings)), cluster_pb2.Cluster)
+
+
+def grpc(policy: Policy = RoundRobin(), **settings: Any) -> Any:  # noqa: B008
+    return as_json(grpc_cluster(ServiceSnapshot(name="web", policy=policy, **settings)), cluster_pb2.Cluster)
+
+
+def policies(cluster: Any) -> list[Any]:
+    return [each["typed_extension_config"]["typed_config"] for each in cluster["load_balancing_policy"]["policies"]]
+
+
+def kinds(listed: list[Any]) -> list[str]:
+    return [each["@type"].removeprefix(PREFIX).partition(".")[0] for each in listed]
+
+
+@pytest.mark.parametrize("cluster", [envoy(), grpc()], ids=["envoy", "grpc"])
+def test_a_cluster_has_its_endpoints_by_eds_from_the_same_stream(cluster: Any) -> None:
+    assert cluster["name"] == "web"
+    assert cluster["type"] == "EDS"
+    assert cluster["eds_cluster_config"] == {"eds_config": {"ads": {}, "resource_api_version": "V3"}}
+
+
+@pytest.mark.parametrize("kind", get_args(Policy))
+@pytest.mark.parametrize("locality_weights", [{}, {Locality("eu"): 3}])
+def test_every_policy_has_a_form_for_either_client(kind: Any, locality_weights: Any) -> None:
+    (for_envoy,) = policies(envoy(kind(), locality_weights=locality_weights))
+    nearest = "Maglev" if kind in (Rendezvous, Jump) else kind.__name__  # Envoy has neither of the two
+    assert for_envoy["@type"].endswith(f".v3.{nearest}")
+    assert kinds(policies(grpc(kind(), locality_weights=locality_weights)))[-1] == "round_robin"
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (RoundRobin(), ["round_robin"]),
+        (Random(), ["round_robin"]),
+        (LeastRequest(), ["least_request", "round_robin"]),
+        (RingHash(), ["ring_hash", "round_robin"]),
+        (Maglev(), ["ring_hash", "round_robin"]),
+        (Rendezvous(), ["ring_hash", "round_robin"]),
+        (Jump(), ["ring_hash", "round_robin"]),
+    ],
+)
+def test_grpc_gets_the_nearest_policy_that_it_has(policy: Policy, expected: list[str]) -> None:
+    assert kinds(policies(grpc(policy))) == expected
+
+
+def test_grpc_picks_by_locality_weight_where_weights_are_given() -> None:
+    listed = policies(grpc(LeastRequest(), locality_weights={Locality("eu"): 3}))
+    assert kinds(listed) == ["wrr_locality", "least_request", "round_robin"]
+    inner = policies({"load_balancing_policy": listed[0]["endpoint_picking_policy"]})
+    assert kinds(inner) == ["least_request", "round_robin"]
+
+
+def test_a_grpc_ring_is_always_hashed_by_xx_hash() -> None:
+    ring = policies(grpc(RingHash(minimum_ring_size=7, maximum_ring_size=9, hash_function="murmur_hash_2")))[0]
+    assert ring == {
+        "@type": PREFIX + "ring_hash.v3.RingHash",
+        "hash_function": "XX_HASH",
+        "minimum_ring_size": "7",
+        "maximum_ring_size": "9",
+    }
+
+
+def test_envoy_ring_hash_settings() -> None:
+    policy = RingHash(
+        minimum_ring_size=7,
+        maximum_ring_size=9,
+        hash_function="murmur_hash_2",
+        use_hostname_for_hashing=True,
+        hash_balance_factor=120,
+    )
+    assert policies(envoy(policy)) == [
+        {
+            "@type": PREFIX + "ring_hash.v3.RingHash",
+            "hash_function": "MURMUR_HASH_2",
+            "minimum_ring_size": "7",
+            "maximum_ring_size": "9",
+            "consistent_hashing_lb_config": {"use_hostname_for_hashing": True, "hash_balance_factor": 120},
+        }
+    ]
+
+
+def test_envoy_maglev_settings() -> None:
+    assert policies(envoy(Maglev(table_size=101, hash_balance_factor=150))) == [
+        {
+            "@type": PREFIX + "maglev.v3.Maglev",
+            "table_size": "101",
+            "consistent_hashing_lb_config": {"hash_balance_factor": 150},
+        }
+    ]
+
+
+def test_envoy_least_request_settings() -> None:
+    slow_start = SlowStart(30.5, aggression=2.0, min_weight_percent=5.0)
+    policy = LeastRequest(choice_count=3, selection_method="full_scan", active_request_bias=0.5, slow_start=slow_start)
+    assert policies(envoy(policy)) == [
+        {
+            "@type": PREFIX + "least_request.v3.LeastRequest",
+            "choice_count": 3,
+            "selection_method": "FULL_SCAN",
+            "active_request_bias": {"default_value": 0.5, "runtime_key": "lbcore.active_request_bias"},
+            "slow_start_config": {
+                "slow_start_window": "30.500s",
+                "aggression": {"default_value": 2.0, "runtime_key": "lbcore.aggression"},
+                "min_weight_percent": {"value": 5.0},
+            },
+        }
+    ]
+
+
+def test_the_default_bias_is_left_to_envoy() -> None:
+    assert "active_request_bias" not in policies(envoy(LeastRequest()))[0]
+
+
+@pytest.mark.parametrize("policy", [RoundRobin(), Random(), LeastRequest()])
+def test_envoy_weighs_localities_only_where_weights_are_given(policy: Policy) -> None:
+    assert "locality_lb_config" not in policies(envoy(policy))[0]
+    (weighted,) = policies(envoy(policy, locality_weights={Locality("eu"): 3}))
+    assert weighted["locality_lb_config"] == {"locality_weighted_lb_config": {}}
+
+
+@pytest.mark.parametrize("policy", [RingHash(), Maglev()])
+def test_envoy_weighs_localities_in_hashing_policies_too(policy: Policy) -> None:
+    assert "locality_weighted_lb_config" not in policies(envoy(policy))[0]
+    (weighted,) = policies(envoy(policy, locality_weights={Locality("eu"): 3}))
+    assert weighted["locality_weighted_lb_config"] == {}
+
+
+def test_the_panic_threshold_is_envoys_alone() -> None:
+    assert envoy(panic_threshold=12.5)["common_lb_config"] == {"healthy_panic_threshold": {"value": 12.5}}
+    assert "common_lb_config" not in grpc(panic_threshold=12.5)
+
+
+@pytest.mark.parametrize("make", [envoy, grpc])
+def test_circuit_breakers(make: Any) -> None:
+    breakers = CircuitBreakers(max_connections=1, max_pending_requests=2, max_requests=0, max_retries=4)
+    assert make(circuit_breakers=breakers)["circuit_breakers"] == {
+        "thresholds": [{"max_connections": 1, "max_pending_requests": 2, "max_requests": 0, "max_retries": 4}]
+    }
+
+
+@pytest.mark.parametrize("make", [envoy, grpc])
+def test_outlier_detection_keeps_every_field(make: Any) -> None:
+    setting = OutlierDetection(
+        interval=1, enforcing_success_rate=0, split_external_local_origin_errors=True, always_eject_one_host=True
+    )
+    made = make(outlier_detection=setting)["outlier_detection"]
+    assert set(made) == set(OutlierDetection.__slots__)
+    assert made["interval"] == "1s"
+    assert made["enforcing_success_rate"] == 0
+    assert made["split_external_local_origin_errors"] is True
+    assert made["always_eject_one_host"] is True
+
+
+def test_the_longest_ejection_is_never_shorter_than_the_base() -> None:
+    made = envoy(outlier_detection=OutlierDetection(base_ejection_time=600.0))["outlier_detection"]
+    assert made["max_ejection_time"] == "600s"
+
+
+def test_health_checks_are_envoys_alone() -> None:
+    check = HealthCheck(http=HttpHealthCheck(path="/healthz", host="web"), interval=2.5, timeout=0.5)
+    assert envoy(health_check=check)["health_checks"] == [
+        {
+            "http_health_check": {"path": "/healthz", "host": "web"},
+            "interval": "2.500s",
+            "timeout": "0.500s",
+            "healthy_threshold": 2,
+            "unhealthy_threshold": 3,
+        }
+    ]
+    assert "health_checks" not in grpc(health_check=check)
+
+
+def test_an_api_listener_takes_its_routes_by_name_and_ends_in_the_router() -> None:
+    made = as_json(api_listener("web"), listener_pb2.Listener)
+    assert made.keys() == {"name", "api_listener"}
+    manager = made["api_listener"]["api_listener"]
+    assert manager["rds"] == {
+        "route_config_name": "web",
+        "config_source": {"ads": {}, "resource_api_version": "V3"},
+    }
+    assert [each["name"] for each in manager["http_filters"]] == ["envoy.filters.http.router"]
+
+
+def test_an_envoy_listener_has_its_address_and_takes_its_routes_by_name() -> None:
+    made = as_json(envoy_listener(Listener(name="in", address="[::1]:80", routes=())), listener_pb2.Listener)
+    assert made["address"] == {"socket_address": {"address": "::1", "port_value": 80}}
+    (chain,) = made["filter_chains"]
+    (network_filter,) = chain["filters"]
+    assert network_filter["typed_config"]["rds"]["route_config_name"] == "in"
+
+
+def test_a_service_route_leads_every_call_to_the_service() -> None:
+    resource = service_route("web")
+    made = as_json(resource, route_pb2.RouteConfiguration)
+    (host,) = made["virtual_hosts"]
+    assert host["domains"] == ["*"]
+    assert host["routes"] == [{"match": {"prefix": "/"}, "route": {"cluster": "web"}}]
+    assert resource.clusters == {"web"}
+
+
+@pytest.mark.parametrize(
+    ("hash_on", "expected"),
+    [
+        (HashOn(header="x-user"), {"header": {"header_name": "x-user"}}),
+        (HashOn(cookie="session"), {"cookie": {"name": "session"}}),
+        (HashOn(query_parameter="q"), {"query_parameter": {"name": "q"}}),
+        (HashOn(source_ip=True), {"connection_properties": {"source_ip": True}}),
+    ],
+)
+def test_routes_of_a_listener_keep_their_order_and_hash(hash_on: HashOn, expected: Any) -> None:
+    routes = (Route(prefix="/b", service="b", hash_on=hash_on), Route(prefix="/", service="a"))
+    resource = listener_routes(Listener(name="in", address="127.0.0.1:80", routes=routes))
+    (host,) = as_json(resource, route_pb2.RouteConfiguration)["virtual_hosts"]
+    assert host["routes"] == [
+        {"match": {"prefix": "/b"}, "route": {"cluster": "b", "hash_policy": [expected]}},
+        {"match": {"prefix": "/"}, "route": {"cluster": "a"}},
+    ]
+    assert resource.clusters == {"a", "b"}

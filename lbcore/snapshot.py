@@ -108,11 +108,13 @@ def weight_mistakes(endpoints: tuple[Endpoint, ...], weights: Mapping[Locality, 
 
 def _not_json(value: Any) -> tuple[str | int, ...] | None:
     """The path to the first part that JSON, and so protobuf's Struct, cannot hold."""
-    if value is None or isinstance(value, bool | str):
+    if isinstance(value, str):
+        return None if _is_unicode(value) else ()
+    if value is None or isinstance(value, bool):
         return None
     if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return None
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+    if isinstance(value, Mapping) and all(isinstance(key, str) and _is_unicode(key) for key in value):
         parts: Any = value.items()
     elif isinstance(value, list | tuple):
         parts = enumerate(value)
@@ -122,3 +124,8 @@ def _not_json(value: Any) -> tuple[str | int, ...] | None:
         if (path := _not_json(part)) is not None:
             return (key, *path)
     return None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can carry it: a lone surrogate it cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -66,7 +66,9 @@ def test_a_hostname_is_refused_because_eds_carries_ip_addresses() -> None:
         ServiceSnapshot(name="web", endpoints=(Endpoint("db.internal:80"),))
 
 
-@pytest.mark.parametrize("value", [float("nan"), 10**400, {1}, b"x", {1: "x"}, [{"deep": object()}]])
+@pytest.mark.parametrize(
+    "value", [float("nan"), 10**400, {1}, b"x", {1: "x"}, [{"deep": object()}], "\ud800", {"\ud800": 1}]
+)
 def test_metadata_that_a_protobuf_struct_cannot_hold_is_refused(value: object) -> None:
     with pytest.raises(InvalidSetting, match=r"endpoints\[0\]\.metadata\.key.*: metadata: expected only text"):
         ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", metadata={"key": value}),))

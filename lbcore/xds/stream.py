@@ -49,7 +49,7 @@ class Stream(Generic[RequestT]):
         self._reader = asyncio.current_task()
         try:
             async for message in requests:
-                self._session.receive(self._read(message))
+                self._receive(message)
                 self._flush()
         except ProtocolError as error:
             await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -72,6 +72,14 @@ class Stream(Generic[RequestT]):
     def drain(self) -> None:
         """Ends the stream with UNAVAILABLE: the client keeps what it has and connects again."""
         self._end(grpc.StatusCode.UNAVAILABLE, "draining: this server is about to stop")
+
+    def _receive(self, message: bytes) -> None:
+        try:
+            self._session.receive(self._read(message))
+        except ProtocolError:
+            raise
+        except Exception as error:
+            self._fail(error)
 
     def _flush(self) -> None:
         if self._writer is None and (message := self._next_response()) is not None:

@@ -4,8 +4,9 @@ Envoy thread_aware_lb_impl.cc `LoadBalancerImpl::chooseHost` and `refresh`: the 
 each level has one ring or table, of all its endpoints in panic, else of the healthy ones; locality weights are taken
 as given, not scaled by health.
 
-Departure: where the level has nobody healthy, its degraded endpoints form the ring (Envoy has no host to give); where
-it has none of these either, those of the first level that has any.
+Departures: where the level has nobody healthy, its degraded endpoints form the ring (Envoy has no host to give); where
+it has none of these either, those of the first level that has any. `fail_traffic_on_panic` holds here as well (Envoy's
+hashing policies do not know it).
 """
 
 from __future__ import annotations
@@ -39,17 +40,25 @@ class HashPick:
         self._load = level_load(by_level, settings)
         self._tables: list[Table | None] = []
         for level, panic in zip(by_level, self._load.panic, strict=True):
-            shares = _level_shares(level.all if panic else level.healthy, level, settings)
-            if not shares and not panic:
-                shares = _level_shares(level.degraded, level, settings)
-            if not shares and not panic:
-                shares = flat_shares(next((each.degraded for each in by_level if each.degraded), []))
+            shares = _panic_shares(level, settings) if panic else _calm_shares(level, by_level, settings)
             self._tables.append(build(shares) if shares else None)
 
     def choose(self, key_hash: int, attempt: int = 0) -> Endpoint | None:
         """None where no endpoint may serve."""
         table = self._tables[self._load.choose(key_hash)[0]]
         return table.choose(key_hash, attempt) if table is not None else None
+
+
+def _panic_shares(level: Level, settings: Settings) -> list[Share]:
+    return [] if settings.fail_traffic_on_panic else _level_shares(level.all, level, settings)
+
+
+def _calm_shares(level: Level, by_level: Sequence[Level], settings: Settings) -> list[Share]:
+    return (
+        _level_shares(level.healthy, level, settings)
+        or _level_shares(level.degraded, level, settings)
+        or flat_shares(next((each.degraded for each in by_level if each.degraded), []))
+    )
 
 
 def _level_shares(endpoints: Sequence[Endpoint], level: Level, settings: Settings) -> list[Share]:

@@ -1,6 +1,6 @@
 """The Maglev table: Envoy maglev/maglev_lb.cc, slot for slot; Eisenbud et al., NSDI 2016, listing 1.
 
-Departure: endpoints with one and the same hash key are ordered by address (in Envoy by where they lie in memory).
+Departure: endpoints with one and the same hash key keep the cluster's order (in Envoy that of their places in memory).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.reference.shares import Share
 class MaglevTable:
     def __init__(self, shares: Sequence[Share], size: int = 65537, use_hostname: bool = False) -> None:
         self.size = size
-        entries = sorted(shares, key=lambda entry: (hash_key(entry.endpoint, use_hostname), entry.endpoint.address))
+        entries = sorted(shares, key=lambda entry: hash_key(entry.endpoint, use_hostname))
         keys = [hash_key(endpoint, use_hostname) for endpoint, _ in entries]
         offsets = [xxh64(key) % size for key in keys]
         skips = [xxh64(key, 1) % (size - 1) + 1 for key in keys]

@@ -1,30 +1,39 @@
-"""What a weighted round robin must hold, whatever algorithm orders it: exact shares in each cycle, spread evenly.
+"""The order of a weighted round robin: earliest deadline first, as Envoy's common/upstream/edf_scheduler.h.
 
-A cycle is as long as the sum of the weights divided by their greatest common divisor. The measure of evenness is the
-lag: how far an endpoint's count ever is from its fair share, in requests (Tijdeman 1980: an order with a lag below 1
-exists for any weights; a heap of deadlines can lag by as many requests as there are endpoints).
+The k-th pick of an endpoint of weight w is due at k / w. A cycle is as long as the sum of the weights divided by their
+greatest common divisor, and holds each endpoint as often as its weight says so divided.
+
+Departures: deadlines are exact fractions, and of equal ones the lighter endpoint comes first, then the one that stands
+first in the cluster (in Envoy floating-point rounding and the order of insertion decide); the order is a fixed cycle
+begun anywhere (in Envoy a heap advanced by up to a whole rotation).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 
-def cycle_counts(weights: Mapping[Hashable, int]) -> dict[Hashable, int]:
-    """How often each name comes in one cycle."""
-    divisor = math.gcd(*weights.values())
-    return {name: weight // divisor for name, weight in weights.items()}
+def turns(weights: Sequence[int]) -> list[int]:
+    """How often each comes in one cycle."""
+    divisor = math.gcd(*weights)
+    return [weight // divisor for weight in weights]
 
 
-def largest_lag(picks: Sequence[Hashable], weights: Mapping[Hashable, int]) -> Fraction:
-    """The greatest |count - fair share| of any name after any stretch that begins with the first pick."""
-    total = sum(weights.values())
-    counts = dict.fromkeys(weights, 0)
-    largest = Fraction(0)
-    for number, name in enumerate(picks, start=1):
-        counts[name] += 1
-        for each, count in counts.items():
-            largest = max(largest, abs(count - Fraction(number * weights[each], total)))
-    return largest
+def cycle(weights: Sequence[int]) -> list[int]:
+    """One cycle, of positions in `weights`."""
+    due = [
+        (Fraction(k, count), count, position)
+        for position, count in enumerate(turns(weights))
+        for k in range(1, count + 1)
+    ]
+    return [position for _, _, position in sorted(due)]
+
+
+def is_rotation(picks: Sequence[int], order: Sequence[int]) -> bool:
+    """Whether the picks are the order, begun anywhere and repeated."""
+    length = len(order)
+    return any(
+        all(pick == order[(start + number) % length] for number, pick in enumerate(picks)) for start in range(length)
+    )

@@ -1,0 +1,171 @@
+"""Whatever Python objects the public entries are given, they work or raise an ordinary error; they never crash."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import lbcore
+from lbcore import Cluster, Endpoint, Health, Locality
+from tests.core.fleets import POLICIES, fleet
+
+REFUSALS = (TypeError, ValueError, LookupError, OverflowError)
+
+
+class Hostile:
+    """Raises from, or lies in, every conversion that a callee might try."""
+
+    def __index__(self) -> int:
+        raise ValueError("index")
+
+    def __int__(self) -> int:
+        raise ValueError("int")
+
+    def __float__(self) -> float:
+        return math.nan
+
+    def __iter__(self) -> Any:
+        raise ValueError("iter")
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __bool__(self) -> bool:
+        raise ValueError("bool")
+
+
+class LyingSequence:
+    """Claims three items and has none."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> object:
+        raise IndexError(index)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+ODD_OBJECTS = [
+    *(Hostile(), LyingSequence(), Text("x"), Decimal("NaN"), Fraction(1, 3), object(), int, len, Ellipsis),
+    *(numpy.uint64(7), numpy.float32(1), numpy.zeros(()), numpy.zeros((2, 2), dtype=numpy.uint64)),
+    *(numpy.array(["a", "ü"]), numpy.array([b"a"]), numpy.arange(3, dtype=">u8")),
+    *(bytearray(b"x"), memoryview(b"y"), memoryview(b"abcdef")[::2]),
+    *(Health.DRAINING, Locality("a"), Endpoint("10.9.9.9:9")),
+]
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.complex_numbers(),
+    st.text(st.characters(exclude_categories=()), max_size=8),
+    st.binary(max_size=8),
+    st.sampled_from(ODD_OBJECTS),
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.one_of(st.text(max_size=3), st.integers()), inner, max_size=3),
+        st.builds(iter, st.lists(inner, max_size=3)),
+    ),
+    max_leaves=5,
+)
+
+
+def survives(call: Callable[[], object]) -> None:
+    with contextlib.suppress(*REFUSALS):
+        call()
+
+
+policies = st.sampled_from(list(POLICIES.values()))
+
+
+@settings(max_examples=300)
+@given(policies, anything)
+@example(POLICIES["maglev"], Hostile())
+def test_pick_acquire_and_batches_take_anything_as_a_key(policy: Any, value: Any) -> None:
+    cluster = Cluster("fuzz", fleet(3), policy=policy)
+    survives(lambda: cluster.pick(value))
+    survives(lambda: cluster.acquire(value))
+    survives(lambda: lbcore.hash64(value))
+    if not isinstance(value, int) or value < 2**20:  # a larger count is a larger array, not a mistake
+        survives(lambda: cluster.pick_many(value))
+    assert cluster.pick("key") in cluster.endpoints
+
+
+@settings(max_examples=300)
+@given(policies, anything, anything)
+def test_rank_and_health_take_anything(policy: Any, first: Any, second: Any) -> None:
+    cluster = Cluster("fuzz", fleet(3), policy=policy)
+    survives(lambda: cluster.rank(first, second))
+    survives(lambda: cluster.rank("key", second))
+    survives(lambda: cluster.set_health(first, second))
+    survives(lambda: lbcore.hash64(b"key", second))
+    assert cluster.endpoints == fleet(3)
+
+
+@settings(max_examples=300)
+@given(policies, anything, anything)
+def test_update_takes_anything_and_keeps_the_cluster_usable(policy: Any, members: Any, weights: Any) -> None:
+    cluster = Cluster("fuzz", fleet(3), policy=policy)
+    survives(lambda: cluster.update(members))
+    survives(lambda: cluster.update(fleet(2), locality_weights=weights))
+    survives(lambda: cluster.pick("key"))
+    assert all(isinstance(each, Endpoint) for each in cluster.endpoints)
+
+
+@settings(max_examples=300)
+@given(anything, anything, anything, anything)
+def test_done_takes_anything(ok: Any, status: Any, latency: Any, load: Any) -> None:
+    cluster = Cluster("fuzz", fleet(1))
+    lease = cluster.acquire()
+    survives(lambda: lease.done(ok))
+    for report in ({"status": status}, {"latency": latency}, {"load": load}):
+        survives(lambda report=report: cluster.acquire().done(**report))
+    assert cluster.pick() in cluster.endpoints
+
+
+SETTINGS = ["policy", "locality_policy", "local_locality", "overprovisioning_factor", "panic_threshold"]
+SETTINGS += ["fail_traffic_on_panic", "seed", "clock"]
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(SETTINGS), anything)
+def test_a_cluster_takes_anything_as_a_setting(field: str, value: Any) -> None:
+    def make_and_use() -> None:
+        cluster = Cluster("fuzz", fleet(3), **{field: value})
+        cluster.pick()
+        cluster.acquire().done()
+        cluster.tick()
+
+    survives(make_and_use)
+
+
+@settings(max_examples=200)
+@given(anything, anything)
+def test_a_cluster_takes_anything_as_name_and_members(name: Any, members: Any) -> None:
+    survives(lambda: Cluster(name))
+    survives(lambda: Cluster("fuzz", members).pick())
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(["address", "weight", "locality", "priority", "health", "hostname", "metadata"]),
+    anything,
+)
+def test_an_endpoint_takes_anything_as_a_field(field: str, value: Any) -> None:
+    fields = {"address": "10.0.0.1:80", field: value}
+    survives(lambda: Cluster("fuzz", [Endpoint(**fields)]).pick("key"))

@@ -50,6 +50,7 @@ cdef class Balancer:
     cdef ClusterSettings* settings
     cdef object snapshot
     cdef dict owners                # the slots by address
+    cdef dict departed              # of addresses that have left with requests in flight
     cdef object clock               # None: CLOCK_MONOTONIC
     cdef dict locality_weights
     cdef dict callers

@@ -17,7 +17,7 @@ from lbcore.picker import Picker
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import LocalityWeighted, ZoneAware
 from lbcore.subset import Subset, Subsets, SubsetTable
-from lbcore.validation import number, text, whole
+from lbcore.validation import flag, number, refusal, text, whole
 
 __all__ = ["Cluster"]
 
@@ -81,7 +81,7 @@ class Cluster(Picker):
             {
                 "overprovisioning_factor": whole(overprovisioning_factor, "overprovisioning_factor", 1, MAX_WEIGHT),
                 "panic_threshold": int(number(panic_threshold, "panic_threshold", 0.0, 100.0)),
-                "fail_traffic_on_panic": bool(fail_traffic_on_panic),
+                "fail_traffic_on_panic": flag(fail_traffic_on_panic, "fail_traffic_on_panic"),
                 "locality_weighted": isinstance(locality_policy, LocalityWeighted),
                 "local_locality": place,
                 **_zone_aware(locality_policy, place),
@@ -122,7 +122,7 @@ class Cluster(Picker):
         Raises KeyError where the cluster has no such address.
         """
         with self._updating:
-            if self._set_health(address, bool(healthy)):
+            if self._set_health(address, flag(healthy, "healthy")):
                 self._refresh()
                 self._subset_table.renew()
 
@@ -177,6 +177,8 @@ def _locality(value: Locality | str | None) -> Locality | None:
 
 def _weights(weights: Mapping[Locality | str, int]) -> dict[Locality, int]:
     parsed: dict[Locality, int] = {}
+    if not isinstance(weights, Mapping):
+        raise refusal("locality_weights", weights, "expected a mapping of localities to whole numbers")
     for place, weight in weights.items():
         locality = place if isinstance(place, Locality) else Locality.parse(text(place, "locality_weights"))
         parsed[locality] = whole(weight, f"locality_weights[{place}]", 0, MAX_WEIGHT)

@@ -5,10 +5,11 @@ Names and defaults are Envoy's. Durations are seconds, percentages 0 to 100. Eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from lbcore.errors import Mistake
 from lbcore.model import Locality, WholeByLocality
 from lbcore.schema import Checked
 from lbcore.validation import (
@@ -51,7 +52,10 @@ class SlowStart(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlierDetection(Checked):
-    """When an endpoint that answers badly is ejected, and for how long. Source: Envoy outlier_detection.proto."""
+    """When an endpoint that answers badly is ejected, and for how long. Source: Envoy outlier_detection.proto.
+
+    `max_ejection_time` is by default the larger of 300 seconds and `base_ejection_time`, and never less than the latter.
+    """
 
     consecutive_5xx: Uint32 = 5
     consecutive_gateway_failure: Uint32 = 5
@@ -76,6 +80,20 @@ class OutlierDetection(Checked):
     enforcing_failure_percentage_local_origin: WholePercent = 0
     failure_percentage_minimum_hosts: Uint32 = 5
     failure_percentage_request_volume: Uint32 = 50
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        if self.max_ejection_time == 300.0 and self.base_ejection_time > 300.0:
+            object.__setattr__(self, "max_ejection_time", self.base_ejection_time)
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if self.max_ejection_time < self.base_ejection_time and self.max_ejection_time != 300.0:
+            yield Mistake(
+                ("max_ejection_time",),
+                f"max_ejection_time {self.max_ejection_time:g}: "
+                f"expected at least base_ejection_time {self.base_ejection_time:g}",
+                see=("base_ejection_time",),
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,7 @@ cdef class Balancer:
             raise MemoryError("no memory for a cluster's settings")
         self.totals = totals_new()
         self.owners = {}
+        self.departed = {}
         self.locality_weights = {}
         self.snapshot = Snapshot.__new__(Snapshot)
         (<Snapshot>self.snapshot).endpoints = ()
@@ -236,14 +237,20 @@ cdef class Balancer:
         for endpoint in endpoints:
             owner = self.owners.get(endpoint.address)
             if owner is None:
-                owner = own_slot(self.totals, now)
+                owner = self.departed.get(endpoint.address) or own_slot(self.totals, now)
+                # Whoever joins, or joins again, starts anew in all but its counts.
+                owner.slot.available_since = now
+                owner.slot.flags = 0
             owners[endpoint.address] = owner
             in_order.append(owner)
-        for address, gone in self.owners.items():
-            if address not in owners and (<SlotOwner>gone).slot.active > 0:
-                owners[address] = gone
+        departed = {
+            address: gone
+            for address, gone in {**self.departed, **self.owners}.items()
+            if address not in owners and (<SlotOwner>gone).slot.active > 0
+        }
         snapshot = build_snapshot(self, endpoints, in_order, locality_weights, now)
         self.owners = owners
+        self.departed = departed
         self.locality_weights = locality_weights
         publish(self, snapshot)
 

@@ -30,13 +30,17 @@ cdef dict explain_pick(Balancer balancer, object key, Py_ssize_t probes):
         selector = select_for(balancer, hash)
         if selector != NULL:
             found["candidates"] = [
-                (selector.members[i], selector.weights[i], selector.slots[i].active) for i in range(selector.count)
+                (selector.members[i], selector.weights[i], selector.slots[i].active)
+                for i in range(selector.count)
+                if selector_may_use(selector, i)
             ]
             winner = selector.choose(selector, &balancer.draw, hash)
             found["winner"] = winner if winner >= 0 else None
             if selector.attempt != NULL:
                 for i in range(<uint32_t>min(probes, <Py_ssize_t>selector.count)):
-                    found["probes"].append(selector.attempt(selector, hash, i))
+                    member = selector.attempt(selector, hash, i)
+                    if member >= 0:
+                        found["probes"].append(member)
     finally:
         balancer.draw = kept
         return_cursors(snapshot, cursors)

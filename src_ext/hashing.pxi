@@ -5,6 +5,8 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
+from operator import index
+
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
@@ -138,12 +140,18 @@ cdef uint64_t hash_of_other(object data, uint64_t seed) except? 0:
 
 cdef inline uint64_t key_hash(object key) except? 0:
     """The 64-bit hash a key stands for: XXH64 of text or bytes, an int is the hash itself."""
-    if type(key) is int:
-        return integer_key(key)
-    return hash_of(key, 0) if not isinstance(key, int) else integer_key(int(key))
+    if lb_likely(type(key) is str or type(key) is bytes):
+        return hash_of(key, 0)
+    return key_hash_of_other(key)
 
 
-cdef uint64_t integer_key(object key) except? 0:
+cdef uint64_t key_hash_of_other(object key) except? 0:
+    if isinstance(key, (str, bytes, bytearray, memoryview)):
+        return hash_of_other(key, 0)
+    try:
+        key = index(key)    # int, and what stands for one, such as numpy's
+    except TypeError:
+        raise TypeError(f"key {key!r}: expected str, bytes, or an int that is the 64-bit hash itself") from None
     try:
         return PyLong_AsUnsignedLongLong(key)
     except OverflowError:

@@ -4,25 +4,18 @@
 # Shards keep their numbers whatever their health: where a key's shard is out, the key is hashed again, so only the keys of
 # that shard move, and they spread over all others.
 
-cdef enum: JUMP_ATTEMPTS = 64
-
-cdef struct JumpSelector:
-    Selector base
-    const uint8_t* availability     # by member; the snapshot's
-    Availability wanted             # UNAVAILABLE: any will do
+cdef enum: JUMP_ATTEMPTS = 64     # a shard, before the first usable one is taken
 
 
 cdef Selector* jump_new(Group* group) noexcept nogil:
-    cdef JumpSelector* selector = <JumpSelector*>selector_new(sizeof(JumpSelector), group)
+    cdef Selector* selector = <Selector*>selector_new(sizeof(Selector), group)
     if selector == NULL:
         return NULL
-    selector.availability = group.availability
-    selector.wanted = group.wanted
-    selector.base.choose = jump_choose
-    selector.base.choose_many = choose_one_by_one
-    selector.base.reserve = reserve_nothing
-    selector.base.attempt = jump_attempt
-    return &selector.base
+    selector.choose = jump_choose
+    selector.choose_many = choose_one_by_one
+    selector.reserve = reserve_nothing
+    selector.attempt = jump_attempt
+    return selector
 
 
 cdef inline uint32_t jump_shard(uint64_t hash, uint32_t count) noexcept nogil:
@@ -35,26 +28,22 @@ cdef inline uint32_t jump_shard(uint64_t hash, uint32_t count) noexcept nogil:
     return <uint32_t>shard
 
 
-cdef inline bint jump_may_use(const JumpSelector* selector, uint32_t shard) noexcept nogil:
-    return selector.wanted == UNAVAILABLE or selector.availability[selector.base.members[shard]] == <uint8_t>selector.wanted
+cdef int32_t jump_attempt(Selector* selector, uint64_t hash, uint32_t attempt) noexcept nogil:
+    """The shard of the key, or of the key hashed again; NO_MEMBER where it is out."""
+    if attempt:
+        hash = wyrand_mix(hash + attempt * <uint64_t>0xA0761D6478BD642FULL)
+    cdef uint32_t shard = jump_shard(hash, selector.count)
+    return <int32_t>selector.members[shard] if selector_may_use(selector, shard) else NO_MEMBER
 
 
-cdef int32_t jump_attempt(Selector* base, uint64_t hash, uint32_t attempt) noexcept nogil:
-    cdef JumpSelector* selector = <JumpSelector*>base
-    cdef uint32_t found = 0
-    cdef uint32_t tries, shard
-    cdef uint32_t limit = base.count * JUMP_ATTEMPTS + attempt
-    for tries in range(limit):
-        shard = jump_shard(hash if tries == 0 else wyrand_mix(hash + tries * <uint64_t>0xA0761D6478BD642FULL), base.count)
-        if jump_may_use(selector, shard):
-            if found == attempt:
-                return <int32_t>base.members[shard]
-            found += 1
-    for shard in range(base.count):
-        if jump_may_use(selector, shard):
-            return <int32_t>base.members[shard]
+cdef int32_t jump_choose(Selector* selector, Draw* draw, uint64_t hash) noexcept nogil:
+    cdef int32_t member = NO_MEMBER
+    cdef uint32_t attempt
+    for attempt in range(selector.count * JUMP_ATTEMPTS):
+        member = jump_attempt(selector, hash, attempt)
+        if member != NO_MEMBER:
+            return member
+    for attempt in range(selector.count):
+        if selector_may_use(selector, attempt):
+            return <int32_t>selector.members[attempt]
     return NO_MEMBER
-
-
-cdef int32_t jump_choose(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
-    return jump_attempt(base, hash, 0)

@@ -80,6 +80,8 @@ cdef bint lease_report(Lease lease, object ok, object status, object latency, ob
     if status is not None:
         succeeded = succeeded and http_status(status) < 500
     if latency is not None:
+        if not isinstance(latency, (int, float)) or isinstance(latency, bool):
+            raise TypeError(f"latency {latency!r}: expected seconds, as a number")
         seconds = latency
         if not 0.0 <= seconds < 1e9:
             raise ValueError(f"latency {latency!r}: expected seconds, 0.0 or more")
@@ -92,8 +94,13 @@ cdef bint lease_report(Lease lease, object ok, object status, object latency, ob
 
 
 cdef int lease_report_load(Slot* slot, object load) except -1:
-    cdef double utilization = load.application_utilization or load.cpu_utilization
-    cdef int64_t in_flight = -1 if load.rif is None else load.rif
+    cdef double utilization
+    cdef int64_t in_flight
+    try:
+        utilization = load.application_utilization or load.cpu_utilization
+        in_flight = -1 if load.rif is None else load.rif
+    except AttributeError:
+        raise TypeError(f"load {load!r}: expected a LoadReport") from None
     slot.reported_utilization = utilization
     slot.reported_in_flight = in_flight
     slot.reports += 1

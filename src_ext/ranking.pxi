@@ -77,6 +77,7 @@ cdef int rank_the_rest(Balancer balancer, Snapshot snapshot, Selector* selector,
     rest = [
         (selector.slots[i].active / <double>selector.weights[i], random_bits(&balancer.draw.random), selector.members[i])
         for i in range(selector.count)
+        if selector_may_use(selector, i)
     ]
     rest.sort()
     for _, _, member in rest:

@@ -1,5 +1,5 @@
-# A smooth weighted order, computed once: over one cycle each member stands in it exactly as often as its weight says, as
-# evenly spread as whole numbers permit, so a weighted pick costs what an unweighted one does.
+# A smooth weighted order, computed once: over one cycle each member stands in it exactly as often as its weight says, its
+# own turns evenly spread, so a weighted pick costs what an unweighted one does.
 #
 # It is the order of an earliest-deadline-first queue, as in Envoy (edf_scheduler.h): pick number k of a member of weight
 # w is due at k / w. Envoy leaves ties to floating-point rounding and insertion order; here the lighter member goes first,

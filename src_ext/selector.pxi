@@ -34,6 +34,8 @@ cdef struct Selector:
     uint32_t* members           # in the group's order; owned
     Slot** slots                # of the members, in the same order; owned
     uint32_t* weights           # of the members, in the same order; owned
+    const uint8_t* availability # by member; the snapshot's
+    Availability wanted         # of the members; UNAVAILABLE: whatever theirs is, as in panic
 
 
 # What a selector is compiled from: some endpoints of one priority, in order.
@@ -94,10 +96,20 @@ cdef void* selector_new(size_t size, Group* group) noexcept nogil:
     selector.members = group.members
     selector.slots = group.slots
     selector.weights = group.weights
+    selector.availability = group.availability
+    selector.wanted = group.wanted
     group.members = NULL
     group.slots = NULL
     group.weights = NULL
     return selector
+
+
+cdef inline bint selector_may_use(const Selector* selector, uint32_t position) noexcept nogil:
+    """Always so but where a group holds places for endpoints that are out (jump.pxi)."""
+    return (
+        selector.wanted == UNAVAILABLE
+        or selector.availability[selector.members[position]] == <uint8_t>selector.wanted
+    )
 
 
 cdef void selector_free(Selector* selector) noexcept nogil:

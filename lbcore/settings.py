@@ -54,7 +54,7 @@ class SlowStart(Checked):
 class OutlierDetection(Checked):
     """When an endpoint that answers badly is ejected, and for how long. Source: Envoy outlier_detection.proto.
 
-    `max_ejection_time` is by default the larger of 300 seconds and `base_ejection_time`, and never less than the latter.
+    `max_ejection_time` is by default the larger of 300 seconds and `base_ejection_time`, and never below the latter.
     """
 
     consecutive_5xx: Uint32 = 5

@@ -131,6 +131,8 @@ cdef uint64_t hash_of_other(object data, uint64_t seed) except? 0:
         return xxh64(text, size, seed)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"cannot hash {type(data).__name__}: expected str, bytes, bytearray or memoryview")
+    if isinstance(data, memoryview) and not data.c_contiguous:
+        data = data.tobytes()
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         return xxh64(view.buf, view.len, seed)

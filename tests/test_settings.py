@@ -104,3 +104,12 @@ def test_a_value_out_of_range_is_refused_naming_field_and_value(name: str, field
 @pytest.mark.parametrize("field", ["aggression", "min_weight_percent", "slow_start_window"])
 def test_whole_numbers_are_accepted_where_a_float_is_meant(field: str) -> None:
     assert getattr(MAKERS["SlowStart"](**{field: 5}), field) == 5.0
+
+
+def test_a_longest_ejection_below_the_base_is_refused_naming_both() -> None:
+    with pytest.raises(InvalidSetting, match=r"max_ejection_time 10: .*base_ejection_time 30"):
+        settings.OutlierDetection(max_ejection_time=10.0)
+
+
+def test_the_longest_ejection_is_at_least_the_base_unless_given() -> None:
+    assert settings.OutlierDetection(base_ejection_time=600.0).max_ejection_time == 600.0

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 Z_OF_ONE_IN_A_MILLION = 4.753
 
 
-def assert_follows(counts: Mapping[Hashable, int], shares: Mapping[Hashable, float]) -> None:
+Name = TypeVar("Name", bound=Hashable)
+
+
+def assert_follows(counts: Mapping[Name, int], shares: Mapping[Name, float]) -> None:
     """Fails if the counts would come out of these shares by chance less than once in a million times.
 
     Each share that is not 0 needs to give 5 or more expected counts, or the approximation means little.

@@ -42,6 +42,11 @@ def test_a_slice_of_a_buffer_hashes_as_the_bytes_it_shows() -> None:
     assert lbcore.hash64(memoryview(data)[3:77]) == xxhash.xxh64_intdigest(data[3:77])
 
 
+def test_a_view_with_a_step_hashes_as_the_bytes_it_shows() -> None:
+    data = bytes(range(100))
+    assert lbcore.hash64(memoryview(data)[::-3]) == xxhash.xxh64_intdigest(data[::-3])
+
+
 def test_a_buffer_of_wider_items_hashes_as_its_bytes() -> None:
     numbers = array("I", [1, 2, 3])
     assert lbcore.hash64(memoryview(numbers)) == xxhash.xxh64_intdigest(numbers.tobytes())

@@ -31,6 +31,7 @@ cdef class SnapshotBuilder:
         cdef Snapshot snapshot = self.snapshot
         cdef uint32_t count = <uint32_t>len(endpoints)
         cdef uint32_t i
+        cdef int64_t window = self.settings.policy.ramp.window
         cdef Slot* slot
         cdef object endpoint
         snapshot.endpoints = endpoints
@@ -49,8 +50,8 @@ cdef class SnapshotBuilder:
             snapshot.slots[i] = slot
             snapshot.weights[i] = endpoint.weight
             snapshot.availability[i] = availability_of(endpoint.health, slot)
-            if slot.available_since + self.settings.policy.ramp.window > snapshot.ramp_end:
-                snapshot.ramp_end = slot.available_since + self.settings.policy.ramp.window
+            if window and slot.available_since + window > self.now:
+                snapshot.ramp_end = max(snapshot.ramp_end, slot.available_since + window)
             priority = endpoint.priority
             while len(self.priorities) <= priority:
                 self.priorities.append({})

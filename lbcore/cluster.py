@@ -53,6 +53,8 @@ class Cluster(Picker):
     1
     """
 
+    __slots__ = ("_locality_weights", "_subset_table", "_updating", "locality_policy")
+
     def __init__(
         self,
         name: str,

@@ -74,6 +74,8 @@ class Subsets(Checked):
 class Subset(Picker):
     """A view of some endpoints of a cluster, from `Cluster.subset`; picks and leases as there."""
 
+    __slots__ = ("_criteria", "_table")
+
     def __init__(self, table: SubsetTable, criteria: Criteria) -> None:
         self._table = table
         self._criteria = criteria

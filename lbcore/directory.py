@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from lbcore.errors import InvalidSetting
-from lbcore.routing import Listener
+from lbcore.routing import Listener, listener_clashes
 from lbcore.snapshot import ServiceSnapshot
 
 __all__ = ["Directory", "DirectorySnapshot", "ServiceSnapshot"]
@@ -78,20 +78,35 @@ class Directory:
     def publish(self, source: str, services: Iterable[ServiceSnapshot], listeners: Iterable[Listener] = ()) -> bool:
         """Replaces all that `source` has said before; returns whether anything changed.
 
-        Raises `InvalidSetting` when another source already owns one of the services; then nothing changes.
+        Raises `InvalidSetting` for a service that another source already has, or that is there twice, and for listeners
+        of the same name or address; then nothing changes.
         """
-        mine = {service.name: service for service in services}
-        for other, (theirs, _) in self._published.items():
-            if other != source and (clash := mine.keys() & theirs.keys()):
-                raise InvalidSetting(f"service {min(clash)!r} of source {source!r}: source {other!r} already has it")
+        mine, bound = self._named(source, services), tuple(listeners)
+        others = [listener for other, (_, theirs) in self._published.items() if other != source for listener in theirs]
+        if clashes := tuple(listener_clashes([*others, *bound])):
+            raise InvalidSetting(*(mistake.what for mistake in clashes))
         before = self._published.get(source, ({}, ()))[0]
-        # An unchanged service keeps its object, so that readers can skip it by identity.
-        mine = {name: before[name] if before.get(name) == service else service for name, service in mine.items()}
-        self._published[source] = (mine, tuple(listeners))
+        # An unchanged service keeps its object, so that readers can skip it by identity. Versions tell what is
+        # unchanged; equality does not, because 1 == True in metadata.
+        for name, service in mine.items():
+            if name in before and before[name].version == service.version:
+                mine[name] = before[name]
+        self._published[source] = (mine, bound)
         first_sync = source in self._awaited
         self._awaited.discard(source)
         stale = {other: why for other, why in self._current.stale.items() if other != source}
         return self._replace(stale, notify=first_sync)
+
+    def _named(self, source: str, services: Iterable[ServiceSnapshot]) -> dict[str, ServiceSnapshot]:
+        named: dict[str, ServiceSnapshot] = {}
+        for service in services:
+            if service.name in named:
+                raise InvalidSetting(f"service {service.name!r} of source {source!r}: expected each name once")
+            named[service.name] = service
+        for other, (theirs, _) in self._published.items():
+            if other != source and (clash := named.keys() & theirs.keys()):
+                raise InvalidSetting(f"service {min(clash)!r} of source {source!r}: source {other!r} already has it")
+        return named
 
     def mark_stale(self, source: str, reason: str) -> None:
         """Says that a source fails: what it has published stays, and shows as possibly out of date."""
@@ -120,7 +135,11 @@ class Directory:
         services = {name: service for theirs, _ in self._published.values() for name, service in theirs.items()}
         listeners = tuple(listener for _, theirs in self._published.values() for listener in theirs)
         old = self._current
-        content_changed = (services, listeners) != (old.services, old.listeners)
+        content_changed = (
+            services.keys() != old.services.keys()
+            or any(services[name] is not service for name, service in old.services.items())
+            or listeners != old.listeners
+        )
         if content_changed or stale != old.stale:
             self._current = DirectorySnapshot(
                 revision=old.revision + 1,

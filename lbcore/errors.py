@@ -50,8 +50,13 @@ class InvalidSetting(LbError, ValueError):
         super().__init__(*self.mistakes)
 
     def __str__(self) -> str:
-        # A field of the value itself is named by `what` already; a deeper one needs its path.
-        return "; ".join(f"{path_text(path)}: {what}" if len(path) > 1 else what for path, what, _ in self.mistakes)
+        return "; ".join(_in_full(mistake) for mistake in self.mistakes)
+
+
+def _in_full(mistake: Mistake) -> str:
+    # A field of the value itself is named by `what` already; a deeper one needs its path.
+    where = f"{path_text(mistake.path)}: " if len(mistake.path) > 1 else ""
+    return f"{where}{mistake.what}" + (f" (see {path_text(mistake.see)})" if mistake.see else "")
 
 
 def path_text(path: tuple[str | int, ...]) -> str:

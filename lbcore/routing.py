@@ -6,25 +6,25 @@ Source: the part of Envoy's listener.proto and route_components.proto that a fro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 from lbcore.address import canonical_address, is_hostname
 from lbcore.errors import Mistake
 from lbcore.schema import Checked
-from lbcore.validation import refusal, resource_name, text, url_path
+from lbcore.validation import printable, refusal, resource_name, text, url_path
 
-__all__ = ["HashOn", "Listener", "Route"]
+__all__ = ["HashOn", "Listener", "Route", "listener_clashes"]
 
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110, section 5.6.2: token
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z")  # RFC 9110, section 5.6.2
 
 
-def header_name(value: object, field: str) -> str:
-    """The name of a request header, or nothing."""
+def token(value: object, field: str) -> str:
+    """The name of a request header or cookie, or nothing."""
     name = text(value, field)
-    if name and not _HEADER_NAME.match(name):
-        raise refusal(field, name, "expected a header name: letters, digits and !#$%&'*+-.^_`|~")
+    if not _TOKEN.match(name):
+        raise refusal(field, name, "expected letters, digits and !#$%&'*+-.^_`|~ only")
     return name
 
 
@@ -43,9 +43,9 @@ class HashOn(Checked):
     Source: Envoy RouteAction.HashPolicy.
     """
 
-    header: Annotated[str, header_name] = ""
-    cookie: str = ""
-    query_parameter: str = ""
+    header: Annotated[str, token] = ""
+    cookie: Annotated[str, token] = ""
+    query_parameter: Annotated[str, printable] = ""
     source_ip: bool = False
 
     def contradictions(self) -> Iterator[Mistake]:
@@ -69,3 +69,15 @@ class Listener(Checked):
     name: Annotated[str, resource_name]
     address: Annotated[str, socket_address]
     routes: tuple[Route, ...]
+
+
+def listener_clashes(listeners: Iterable[Listener]) -> Iterator[Mistake]:
+    """Names and addresses that two listeners have; Envoy could not tell them apart, or not bind the second."""
+    names: dict[str, int] = {}
+    addresses: dict[str, int] = {}
+    for index, listener in enumerate(listeners):
+        if (first := names.setdefault(listener.name, index)) != index:
+            yield Mistake((index, "name"), f"name {listener.name!r}: expected each name once", see=(first, "name"))
+        if (first := addresses.setdefault(listener.address, index)) != index:
+            what = f"address {listener.address!r}: expected each address once"
+            yield Mistake((index, "address"), what, see=(first, "address"))

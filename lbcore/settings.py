@@ -21,6 +21,7 @@ from lbcore.validation import (
     Uint32,
     Whole,
     WholePercent,
+    printable,
     url_path,
     visible_text,
 )
@@ -111,7 +112,7 @@ class HttpHealthCheck(Checked):
     """A GET that must answer 200. Source: Envoy HealthCheck.HttpHealthCheck."""
 
     path: Annotated[str, url_path] = "/"
-    host: str = ""
+    host: Annotated[str, printable] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

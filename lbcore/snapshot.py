@@ -74,7 +74,7 @@ def endpoint_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
         here = ("endpoints", index, "address")
         earlier = first.setdefault(endpoint.address, index)
         if earlier != index:
-            what = f"address {endpoint.address!r}: endpoints[{earlier}] already has it"
+            what = f"address {endpoint.address!r}: expected each address once"
             yield Mistake(here, what, see=("endpoints", earlier, "address"))
         if is_hostname(endpoint.address):
             what = (

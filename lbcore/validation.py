@@ -28,6 +28,7 @@ __all__ = [
     "flag",
     "number",
     "one_of",
+    "printable",
     "refusal",
     "resource_name",
     "text",
@@ -103,9 +104,16 @@ def text(value: object, field: str) -> str:
     return value
 
 
+def printable(value: object, field: str) -> str:
+    """The value, if it is text in printable characters; it may be empty."""
+    if not text(value, field).isprintable():
+        raise refusal(field, value, "expected printable characters")
+    return str(value)
+
+
 def visible_text(value: object, field: str) -> str:
     """The value, if it is text of one printable character or more."""
-    if not text(value, field) or not str(value).isprintable():
+    if not printable(value, field):
         raise refusal(field, value, "expected printable characters, at least one")
     return str(value)
 

@@ -10,7 +10,8 @@ from lbcore.model import MAX_WEIGHT, Endpoint, Locality
 def test_v3_an_address_appears_only_once() -> None:
     twice = (Endpoint("[::1]:80", priority=1), Endpoint("10.0.0.1:80"), Endpoint("[0::1]:80", locality="eu"))
     with pytest.raises(
-        InvalidSetting, match=r"endpoints\[2\]\.address: address '\[::1\]:80': endpoints\[0\] already has it"
+        InvalidSetting,
+        match=r"endpoints\[2\]\.address: address '\[::1\]:80': expected each address once \(see endpoints\[0\]",
     ):
         ServiceSnapshot(name="web", endpoints=twice)
 

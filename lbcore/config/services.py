@@ -1,0 +1,77 @@
+"""One service of the configuration file to a `ServiceSnapshot`.
+
+The file writes two fields differently: the name is the key, and `localities: {eu/a: {weight: 3}}` leaves room beside
+the weight. It is also held to more than other sources are, because all of it is said at once: no gap between
+priorities, no weight for a locality without endpoints. Elsewhere both come and go with the endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from lbcore.config.decoding import Decoder, Path, meant
+from lbcore.config.document import Node
+from lbcore.errors import Mistake
+from lbcore.model import MAX_WEIGHT, Endpoint, Locality
+from lbcore.schema import Checked, Field, fields_of, mistakes_in
+from lbcore.snapshot import ServiceSnapshot
+from lbcore.validation import Whole
+
+__all__ = ["LocalityShare", "decode_service"]
+
+_RENAMED = {"name": "", "locality_weights": "localities"}  # the name is the key of the service itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalityShare(Checked):
+    """What the file says of one locality."""
+
+    weight: Annotated[int, Whole(1, MAX_WEIGHT)]
+
+
+def _declared() -> Mapping[str, Field]:
+    fields = dict(fields_of(ServiceSnapshot))
+    del fields["name"]
+    weights = fields.pop("locality_weights")
+    return {**fields, "localities": replace(weights, name="localities", type=Mapping[str, LocalityShare])}
+
+
+_FIELDS = _declared()
+
+
+def decode_service(decoder: Decoder, name: str, node: Node, path: Path) -> ServiceSnapshot | None:
+    """The service of that name, or None where it has mistakes."""
+    before = len(decoder.mistakes)
+    given = decoder.fields(_FIELDS, node, path)
+    shares: dict[str, LocalityShare] = given.pop("localities", {})
+    given |= {"name": name, "locality_weights": {place: share.weight for place, share in shares.items()}}
+    wrong = mistakes_in(ServiceSnapshot, given)
+    decoder.judge(wrong, node, path, _RENAMED)
+    # Made even without the fields that are wrong, and under any name, because the endpoints may contradict each other.
+    sound = {field: value for field, value in given.items() if field not in {mistake.path[0] for mistake in wrong}}
+    service = decoder.construct(ServiceSnapshot, {"name": "unnamed", **sound}, node, path, _RENAMED)
+    if len(decoder.mistakes) > before:
+        return None
+    decoder.judge(_gaps(service.endpoints), node, path)
+    decoder.judge(_unused(shares, service.endpoints), node, path)
+    return service if len(decoder.mistakes) == before else None
+
+
+def _gaps(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
+    """gRPC refuses a service whose priorities do not follow each other from 0 (gRFC A27)."""
+    used = {endpoint.priority for endpoint in endpoints}
+    missing = next((priority for priority in range(len(used)) if priority not in used), None)
+    if missing is not None:
+        index = next(index for index, endpoint in enumerate(endpoints) if endpoint.priority > missing)
+        what = f"priority {endpoints[index].priority}: expected priorities without a gap from 0, none is {missing}"
+        yield Mistake(("endpoints", index, "priority"), what)
+
+
+def _unused(shares: Mapping[str, LocalityShare], endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
+    used = {endpoint.locality for endpoint in endpoints}
+    for place in shares:
+        if Locality.parse(place) not in used:
+            what = f"locality {place!r}: no endpoint is in it{meant(place, sorted(filter(None, map(str, used))))}"
+            yield Mistake(("localities", place), what)

@@ -1,0 +1,142 @@
+"""The configuration file as a source: loads it, follows its changes, keeps the last good content when it goes bad.
+
+A change is noticed by what `stat` says of the path, symbolic links followed, so a rename over the file, a swapped link
+(Kubernetes mounts a ConfigMap behind `..data`), a write in place and deletion with re-creation are all the same.
+watchfiles says when to look; a look twice a second finds what its events miss (a link that leads out of the folder,
+network file systems, a folder that was itself replaced).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from contextlib import aclosing
+from pathlib import Path
+
+from watchfiles import awatch
+
+from lbcore import config
+from lbcore.config import Configuration
+from lbcore.directory import Directory
+from lbcore.errors import ConfigError, LbError
+
+__all__ = ["FileSource"]
+
+LOG = logging.getLogger("lbcore.sources.file")
+
+_LOOK_INTERVAL = 0.4  # seconds between looks without events; with the waits below, a change is in use within a second
+_QUIET_TIME = 0.1  # seconds without a change after which a file that is written in place counts as complete
+_MOST_WAITS = 4  # for such a quiet time, after which it is read even so
+
+_Stamp = tuple[int, ...]  # what identifies the state of the file; empty where there is none
+
+
+class FileSource:
+    """Publishes the services and listeners of one file.
+
+    `load_first` once, then `run` until cancelled. All of it on the event loop's thread, save for the decoding.
+    """
+
+    name = "file"
+
+    def __init__(self, path: Path, directory: Directory) -> None:
+        self._path = path
+        self._directory = directory
+        self._stamp: _Stamp | None = None  # of the last look
+        self._digest = b""  # of the content that was decoded last
+        self._decoded: Configuration | ConfigError = Configuration()
+        self._reported: tuple[bytes, str] | None = None  # the failure that was logged last: content and reason
+        directory.await_source(self.name)
+
+    def load_first(self) -> None:
+        """Loads and publishes at once. Raises `ConfigError` with every mistake."""
+        self._stamp = _stamp(self._path)  # before the content: a change in between is noticed by the first look
+        content = config.read(self._path)
+        self._decoded = config.decode(content, config.shown(self._path))
+        self._digest = _digest(content)
+        self._publish()
+
+    async def run(self) -> None:
+        """Follows the file for ever. A file that cannot be used marks the source stale and is logged once."""
+        while True:
+            await self._look()
+            try:
+                await self._follow()
+            except OSError as wrong:  # the folder is not there, or the system has no more watches to give
+                LOG.debug("no events for %s: %s", self._path.parent, wrong)
+                await asyncio.sleep(_LOOK_INTERVAL)
+
+    async def _follow(self) -> None:
+        events = awatch(
+            self._path.parent,
+            watch_filter=None,
+            recursive=False,
+            step=50,
+            debounce=100,
+            rust_timeout=int(_LOOK_INTERVAL * 1000),
+            yield_on_timeout=True,
+        )
+        async with aclosing(events):
+            async for _ in events:
+                await self._look()
+
+    async def _look(self) -> None:
+        """Loads the file if it is not as it was at the last look."""
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = await self._settled(stamp)
+        try:
+            content = await asyncio.to_thread(config.read, self._path)
+            await self._decode(content)
+            self._publish()
+        except LbError as wrong:
+            self._report(str(wrong))
+
+    async def _settled(self, stamp: _Stamp) -> _Stamp:
+        """Waits until nobody writes any more: half a file can be good YAML."""
+        for _ in range(_MOST_WAITS):
+            await asyncio.sleep(_QUIET_TIME)
+            before, stamp = stamp, _stamp(self._path)
+            if stamp == before:
+                break
+        return stamp
+
+    async def _decode(self, content: bytes) -> None:
+        digest = _digest(content)
+        if digest == self._digest:
+            return
+        try:
+            # In a thread, because a hundred thousand endpoints take seconds.
+            self._decoded = await asyncio.to_thread(config.decode, content, config.shown(self._path))
+        except ConfigError as wrong:
+            self._decoded = wrong
+        self._digest = digest
+
+    def _publish(self) -> None:
+        if isinstance(self._decoded, ConfigError):
+            raise self._decoded
+        changed = self._directory.publish(self.name, self._decoded.services, self._decoded.listeners)
+        if changed or self._reported:
+            LOG.info("%s: loaded, %d services", config.shown(self._path), len(self._decoded.services))
+        self._reported = None
+
+    def _report(self, reason: str) -> None:
+        """Marks the source stale, and logs what has not been logged of this content."""
+        if self._reported != (self._digest, reason):
+            self._reported = (self._digest, reason)
+            LOG.error("%s\nthe last good configuration stays in use", reason)
+        self._directory.mark_stale(self.name, reason)
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -116,6 +116,7 @@ cdef class Balancer:
         self.snapshot = Snapshot.__new__(Snapshot)
         (<Snapshot>self.snapshot).endpoints = ()
         (<Snapshot>self.snapshot).keys = []
+        (<Snapshot>self.snapshot).orders = []
 
     def __dealloc__(self):
         free(self.settings)

@@ -46,6 +46,13 @@ cdef Selector* bounded_load_new(
     return &selector.base
 
 
+cdef inline Selector* bounded_load_inner(Selector* selector) noexcept nogil:
+    """What a selector without bounds would be."""
+    if selector != NULL and selector.choose == bounded_load_choose:
+        return (<BoundedLoadSelector*>selector).inner
+    return selector
+
+
 cdef void bounded_load_free(Selector* base) noexcept nogil:
     cdef BoundedLoadSelector* selector = <BoundedLoadSelector*>base
     selector.inner.free(selector.inner)

@@ -49,6 +49,32 @@ cdef bint spread_sort(
     return True
 
 
+cdef bint spread_index(uint64_t* keys, uint32_t* owners, uint32_t count, uint32_t bits, SpreadKeys* out) noexcept nogil:
+    """Takes over pairs that are sorted already, with room for one more, and indexes them; frees them without memory."""
+    cdef uint32_t buckets = <uint32_t>1 << bits
+    cdef uint32_t shift = 64 - bits
+    cdef uint32_t bucket = 0
+    cdef uint32_t i
+    cdef uint32_t* starts = <uint32_t*>malloc((<size_t>buckets + 1) * sizeof(uint32_t))
+    if starts == NULL:
+        free(keys)
+        free(owners)
+        return False
+    for i in range(count):
+        while bucket <= keys[i] >> shift:
+            starts[bucket] = i
+            bucket += 1
+    while bucket <= buckets:
+        starts[bucket] = count
+        bucket += 1
+    out.keys = keys
+    out.owners = owners
+    out.starts = starts
+    out.bits = bits
+    out.count = count
+    return True
+
+
 cdef void spread_free(SpreadKeys* sorted_keys) noexcept nogil:
     free(sorted_keys.keys)
     free(sorted_keys.owners)

@@ -77,7 +77,9 @@ cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint
             group, settings.choice_count, settings.full_scan, settings.active_request_bias, &settings.ramp
         )
     elif settings.kind == RING_HASH:
-        selector = ring_new(group, settings.minimum_ring_size, settings.maximum_ring_size, settings.murmur)
+        selector = ring_new(
+            group, settings.minimum_ring_size, settings.maximum_ring_size, settings.murmur, bounded_load_inner(before)
+        )
     elif settings.kind == MAGLEV:
         selector = maglev_new(group, settings.table_size)
     elif settings.kind == RENDEZVOUS:

@@ -14,25 +14,36 @@ cdef struct RingSelector:
     Selector base
     SpreadKeys points       # owners are members; the entry past the end repeats the first, for hashes above all points
     uint32_t shift
+    uint32_t* counts        # points by position in the group
 
 
 cdef Selector* ring_new(
-    Group* group, uint64_t minimum_size, uint64_t maximum_size, bint murmur
+    Group* group, uint64_t minimum_size, uint64_t maximum_size, bint murmur, const Selector* before
 ) noexcept nogil:
+    """`before` is the ring that this one replaces, or NULL: what the two have in common is then copied, not hashed anew."""
+    cdef uint32_t* counts = ring_counts(group, minimum_size, maximum_size)
     cdef SpreadKeys points
     cdef RingSelector* selector
+    cdef bint built
     cdef uint32_t i
-    if not ring_points(group, minimum_size, maximum_size, murmur, &points):
+    if counts == NULL:
+        return NULL
+    memset(&points, 0, sizeof(points))
+    built = before != NULL and group.previous != NULL and ring_change(
+        <const RingSelector*>before, group, counts, murmur, &points
+    )
+    if not built and not ring_points(group, counts, murmur, &points):
+        free(counts)
         return NULL
     selector = <RingSelector*>selector_new(sizeof(RingSelector), group)
     if selector == NULL:
         spread_free(&points)
+        free(counts)
         return NULL
-    for i in range(points.count):
-        points.owners[i] = selector.base.members[points.owners[i]]
     points.keys[points.count] = 0xFFFFFFFFFFFFFFFFULL
     points.owners[points.count] = points.owners[0]
     selector.points = points
+    selector.counts = counts
     selector.shift = 64 - points.bits
     selector.base.choose = ring_choose
     selector.base.choose_many = ring_choose_many
@@ -44,6 +55,7 @@ cdef Selector* ring_new(
 
 cdef void ring_free(Selector* base) noexcept nogil:
     spread_free(&(<RingSelector*>base).points)
+    free((<RingSelector*>base).counts)
     selector_free(base)
 
 
@@ -77,65 +89,91 @@ cdef int32_t ring_attempt(Selector* base, uint64_t hash, uint32_t attempt) noexc
     return <int32_t>selector.points.owners[(position + attempt) % selector.points.count]
 
 
-cdef bint ring_points(
-    const Group* group, uint64_t minimum_size, uint64_t maximum_size, bint murmur, SpreadKeys* points
-) noexcept nogil:
-    """The sorted points; owners are positions in the group. False without memory."""
+cdef uint32_t* ring_counts(const Group* group, uint64_t minimum_size, uint64_t maximum_size) noexcept nogil:
+    """How many points each endpoint has, from Envoy's running sums of doubles; NULL without memory."""
+    cdef uint32_t* counts = <uint32_t*>calloc(group.count, sizeof(uint32_t))
     cdef double smallest = 1.0
+    cdef double current = 0.0
+    cdef double target = 0.0
     cdef double scale
-    cdef uint32_t i, size
-    cdef uint64_t* hashes
-    cdef uint32_t* owners
-    cdef bint built = False
+    cdef uint32_t i
+    if counts == NULL:
+        return NULL
     for i in range(group.count):
         smallest = min(smallest, group.shares[i])
     scale = min(ceil(smallest * <double>minimum_size) / smallest, <double>maximum_size)
-    # One more than Envoy reserves: the running sums may round up by a point.
-    cdef size_t room = <size_t>min(ceil(scale) + 1, <double>maximum_size)
-    hashes = <uint64_t*>malloc(room * sizeof(uint64_t))
-    owners = <uint32_t*>malloc(room * sizeof(uint32_t))
-    if hashes != NULL and owners != NULL:
-        size = ring_hash_points(group, scale, <uint32_t>room, murmur, hashes, owners)
-        if size:
-            built = spread_sort(
-                hashes, owners, size, index_bits(size, 2 if size <= DENSE_INDEX_LIMIT else 0), points
-            )
+    for i in range(group.count):
+        target += scale * group.shares[i]
+        while current < target and current < <double>maximum_size:
+            counts[i] += 1
+            current += 1.0
+    return counts
+
+
+cdef bint ring_points(const Group* group, const uint32_t* counts, bint murmur, SpreadKeys* points) noexcept nogil:
+    """All points, hashed and sorted; owners are members. False without memory."""
+    cdef RingHasher hasher
+    cdef uint64_t* hashes
+    cdef uint32_t* owners
+    cdef uint64_t size = 0
+    cdef uint32_t i
+    cdef bint built = False
+    for i in range(group.count):
+        size += counts[i]
+    hashes = <uint64_t*>malloc(size * sizeof(uint64_t))
+    owners = <uint32_t*>malloc(size * sizeof(uint32_t))
+    if hashes != NULL and owners != NULL and hasher_new(&hasher, group, murmur, hashes, owners):
+        for i in range(group.count):
+            hasher_add(&hasher, i, 0, counts[i])
+        free(hasher.text)
+        built = spread_sort(hashes, owners, <uint32_t>size, ring_index_bits(size), points)
     free(hashes)
     free(owners)
     return built
 
 
-cdef uint32_t ring_hash_points(
-    const Group* group, double scale, uint32_t room, bint murmur, uint64_t* hashes, uint32_t* owners
+cdef inline uint32_t ring_index_bits(uint64_t size) noexcept nogil:
+    return index_bits(size, 2 if size <= DENSE_INDEX_LIMIT else 0)
+
+
+# Writes the points `key_0`, `key_1`, … of endpoints one after the other.
+cdef struct RingHasher:
+    const Group* group
+    bint murmur
+    char* text              # room for the longest key and a number
+    uint64_t* hashes
+    uint32_t* owners        # members
+    uint32_t size
+
+
+cdef bint hasher_new(
+    RingHasher* hasher, const Group* group, bint murmur, uint64_t* hashes, uint32_t* owners
 ) noexcept nogil:
-    """Hashes `key_0`, `key_1`, … of each endpoint; how many of each follows from running sums, as in Envoy."""
-    cdef double current = 0.0
-    cdef double target = 0.0
-    cdef uint32_t size = 0
-    cdef uint32_t i
-    cdef Py_ssize_t length
     cdef Py_ssize_t longest = 0
-    cdef char* text
+    cdef uint32_t i
     for i in range(group.count):
         longest = max(longest, group.hash_key_sizes[i])
-    text = <char*>malloc(longest + 1 + MOST_DIGITS)
-    if text == NULL:
-        return 0
-    for i in range(group.count):
-        length = group.hash_key_sizes[i]
-        memcpy(text, group.hash_keys[i], length)
-        text[length] = c'_'
-        text[length + 1] = c'0'
-        length += 2
-        target += scale * group.shares[i]
-        while current < target and size < room:
-            hashes[size] = murmur64(text, length) if murmur else xxh64(text, length, 0)
-            owners[size] = i
-            size += 1
-            current += 1.0
-            length = decimal_increment(text, group.hash_key_sizes[i] + 1, length)
-    free(text)
-    return size
+    hasher.group = group
+    hasher.murmur = murmur
+    hasher.text = <char*>malloc(longest + 1 + MOST_DIGITS)
+    hasher.hashes = hashes
+    hasher.owners = owners
+    hasher.size = 0
+    return hasher.text != NULL
+
+
+cdef void hasher_add(RingHasher* hasher, uint32_t position, uint32_t first, uint32_t end) noexcept nogil:
+    """Points number `first` up to `end` of an endpoint."""
+    cdef Py_ssize_t start = hasher.group.hash_key_sizes[position] + 1
+    cdef Py_ssize_t length = start + decimal_write(hasher.text + start, first)
+    cdef uint32_t i
+    memcpy(hasher.text, hasher.group.hash_keys[position], start - 1)
+    hasher.text[start - 1] = c'_'
+    for i in range(first, end):
+        hasher.hashes[hasher.size] = murmur64(hasher.text, length) if hasher.murmur else xxh64(hasher.text, length, 0)
+        hasher.owners[hasher.size] = hasher.group.members[position]
+        hasher.size += 1
+        length = decimal_increment(hasher.text, start, length)
 
 
 cdef enum: MOST_DIGITS = 12
@@ -153,3 +191,17 @@ cdef inline Py_ssize_t decimal_increment(char* text, Py_ssize_t start, Py_ssize_
     text[start] = c'1'
     text[end] = c'0'
     return end + 1
+
+
+cdef inline Py_ssize_t decimal_write(char* text, uint32_t number) noexcept nogil:
+    """Returns how many digits it has written."""
+    cdef Py_ssize_t digits = 1
+    cdef Py_ssize_t i
+    cdef uint32_t rest = number // 10
+    while rest:
+        digits += 1
+        rest //= 10
+    for i in range(digits):
+        text[digits - 1 - i] = <char>(c'0' + number % 10)
+        number //= 10
+    return digits

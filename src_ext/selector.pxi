@@ -52,6 +52,7 @@ cdef struct Group:
     bint ramping                # some member is in slow start
     const uint8_t* availability # by member; the snapshot's
     Availability wanted         # of the members; UNAVAILABLE: whatever they are
+    int32_t* previous           # position in the group before, -1 for who is new; NULL where there is none to follow
 
 
 cdef Group* group_new(uint32_t count, bint hashing) except NULL:
@@ -83,6 +84,7 @@ cdef void group_free(Group* group) noexcept nogil:
     free(group.shares)
     free(group.hash_keys)
     free(group.hash_key_sizes)
+    free(group.previous)
     free(group)
 
 

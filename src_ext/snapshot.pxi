@@ -36,6 +36,7 @@ cdef class Snapshot:
     cdef bint pure                  # a pick writes nothing: a batch needs no GIL
     cdef int64_t ramp_end           # ns; the last slow start is over
     cdef list keys                  # (priority, availability or panic, locality) of each selector
+    cdef list orders                # hash keys of each selector's group, in order; None for policies without
     cdef Selector** selectors       # owned
     cdef LocalityStage** stages     # owned
     cdef uint32_t selector_count
@@ -60,11 +61,12 @@ cdef class Snapshot:
         free(self.selectors)
         free(self.stages)
 
-    cdef int own_selector(self, Selector* selector, tuple key) except -1:
+    cdef int own_selector(self, Selector* selector, tuple key, list order) except -1:
         self.make_room()
         self.selectors[self.selector_count] = selector
         self.selector_count += 1
         self.keys.append(key)
+        self.orders.append(order)
         return 0
 
     cdef int own_stage(self, LocalityStage* stage) except -1:
@@ -89,6 +91,9 @@ cdef class Snapshot:
             raise MemoryError("no memory for a snapshot's selectors")
         self.room = room
         return 0
+
+    cdef list order_of(self, tuple key):
+        return self.orders[self.keys.index(key)] if key in self.keys else None
 
     cdef Selector* selector_of(self, tuple key) except? NULL:
         cdef uint32_t i

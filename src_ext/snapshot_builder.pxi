@@ -36,6 +36,7 @@ cdef class SnapshotBuilder:
         cdef object endpoint
         snapshot.endpoints = endpoints
         snapshot.keys = []
+        snapshot.orders = []
         snapshot.slots = <Slot**>calloc(count or 1, sizeof(Slot*))
         snapshot.availability = <uint8_t*>malloc(count or 1)
         snapshot.weights = <uint32_t*>malloc((count or 1) * sizeof(uint32_t))
@@ -160,7 +161,7 @@ cdef class SnapshotBuilder:
         if made != NULL:
             return made
         members = self.members_of(priority, availability, locality)
-        shares = None
+        shares = order = None
         if self.settings.policy.hashes_endpoints and members:
             members, shares = self.hash_shares(priority, members)
         if not members:
@@ -172,9 +173,13 @@ cdef class SnapshotBuilder:
         group = self.group_of(members, shares)
         group.wanted = <Availability>availability
         try:
+            if self.settings.policy.kind == RING_HASH:
+                order = [self.hash_keys[member] for member in members]
+                if old != NULL:
+                    self.follow(group, order, self.before.order_of(key))
             if self.settings.policy.hashes:
                 with nogil:
-                    made = policy_compile(&self.settings.policy, group, self.random, NULL)
+                    made = policy_compile(&self.settings.policy, group, self.random, old)
             else:
                 made = policy_compile(&self.settings.policy, group, self.random, old)
         finally:
@@ -182,11 +187,24 @@ cdef class SnapshotBuilder:
         if made == NULL:
             raise MemoryError("no memory for a policy's tables")
         try:
-            self.snapshot.own_selector(made, key)
+            self.snapshot.own_selector(made, key, order)
         except MemoryError:
             made.free(made)
             raise
         return made
+
+    cdef int follow(self, Group* group, list order, list before) except -1:
+        """Says where each of the group stood in the group before; nothing where two have one hash key."""
+        cdef dict places = {key: place for place, key in enumerate(before)}
+        cdef uint32_t i
+        if len(places) < len(before) or len(set(order)) < len(order):
+            return 0
+        group.previous = <int32_t*>malloc(group.count * sizeof(int32_t))
+        if group.previous == NULL:
+            return 0
+        for i in range(group.count):
+            group.previous[i] = places.get(order[i], -1)
+        return 0
 
     cdef Group* group_of(self, list members, list shares) except NULL:
         cdef Snapshot snapshot = self.snapshot

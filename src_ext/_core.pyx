@@ -10,6 +10,7 @@ cimport cython
 include "arithmetic.pxi"
 include "hashing.pxi"
 include "clock.pxi"
+include "table_memory.pxi"
 include "slot.pxi"
 include "selector.pxi"
 include "distribution_sort.pxi"

@@ -23,13 +23,14 @@ cdef bint spread_sort(
     cdef uint32_t* next_in = <uint32_t*>malloc(buckets * sizeof(uint32_t))
     out.bits = bits
     out.count = count
-    out.keys = <uint64_t*>malloc((<size_t>count + 1) * sizeof(uint64_t))
-    out.owners = <uint32_t*>malloc((<size_t>count + 1) * sizeof(uint32_t))
-    out.starts = <uint32_t*>calloc(<size_t>buckets + 1, sizeof(uint32_t))
+    out.keys = <uint64_t*>table_new((<size_t>count + 1) * sizeof(uint64_t))
+    out.owners = <uint32_t*>table_new((<size_t>count + 1) * sizeof(uint32_t))
+    out.starts = <uint32_t*>table_new((<size_t>buckets + 1) * sizeof(uint32_t))
     if next_in == NULL or out.keys == NULL or out.owners == NULL or out.starts == NULL:
         free(next_in)
         spread_free(out)
         return False
+    memset(out.starts, 0, (<size_t>buckets + 1) * sizeof(uint32_t))
     for i in range(count):
         out.starts[(keys[i] >> shift) + 1] += 1
     for bucket in range(buckets):

@@ -95,7 +95,7 @@ cdef uint32_t* ring_counts(const Group* group, uint64_t minimum_size, uint64_t m
     cdef double smallest = 1.0
     cdef double current = 0.0
     cdef double target = 0.0
-    cdef double scale
+    cdef double scale, following
     cdef uint32_t i
     if counts == NULL:
         return NULL
@@ -103,10 +103,12 @@ cdef uint32_t* ring_counts(const Group* group, uint64_t minimum_size, uint64_t m
         smallest = min(smallest, group.shares[i])
     scale = min(ceil(smallest * <double>minimum_size) / smallest, <double>maximum_size)
     for i in range(group.count):
+        # Envoy adds points one by one while current < target; both sums are exact, so this is where it ends.
         target += scale * group.shares[i]
-        while current < target and current < <double>maximum_size:
-            counts[i] += 1
-            current += 1.0
+        following = min(ceil(target), <double>maximum_size)
+        if following > current:
+            counts[i] = <uint32_t>(following - current)
+            current = following
     return counts
 
 
@@ -120,11 +122,11 @@ cdef bint ring_points(const Group* group, const uint32_t* counts, bint murmur, S
     cdef bint built = False
     for i in range(group.count):
         size += counts[i]
-    hashes = <uint64_t*>malloc(size * sizeof(uint64_t))
-    owners = <uint32_t*>malloc(size * sizeof(uint32_t))
+    hashes = <uint64_t*>table_new(size * sizeof(uint64_t))
+    owners = <uint32_t*>table_new(size * sizeof(uint32_t))
     if hashes != NULL and owners != NULL and hasher_new(&hasher, group, murmur, hashes, owners):
         for i in range(group.count):
-            hasher_add(&hasher, i, 0, counts[i])
+            hasher_add(&hasher, group.hash_keys[i], group.hash_key_sizes[i], group.members[i], 0, counts[i])
         free(hasher.text)
         built = spread_sort(hashes, owners, <uint32_t>size, ring_index_bits(size), points)
     free(hashes)
@@ -138,7 +140,6 @@ cdef inline uint32_t ring_index_bits(uint64_t size) noexcept nogil:
 
 # Writes the points `key_0`, `key_1`, … of endpoints one after the other.
 cdef struct RingHasher:
-    const Group* group
     bint murmur
     char* text              # room for the longest key and a number
     uint64_t* hashes
@@ -153,7 +154,8 @@ cdef bint hasher_new(
     cdef uint32_t i
     for i in range(group.count):
         longest = max(longest, group.hash_key_sizes[i])
-    hasher.group = group
+    for i in range(group.gone_count):
+        longest = max(longest, group.gone_key_sizes[i])
     hasher.murmur = murmur
     hasher.text = <char*>malloc(longest + 1 + MOST_DIGITS)
     hasher.hashes = hashes
@@ -162,16 +164,18 @@ cdef bint hasher_new(
     return hasher.text != NULL
 
 
-cdef void hasher_add(RingHasher* hasher, uint32_t position, uint32_t first, uint32_t end) noexcept nogil:
+cdef void hasher_add(
+    RingHasher* hasher, const char* key, Py_ssize_t key_size, uint32_t member, uint32_t first, uint32_t end
+) noexcept nogil:
     """Points number `first` up to `end` of an endpoint."""
-    cdef Py_ssize_t start = hasher.group.hash_key_sizes[position] + 1
+    cdef Py_ssize_t start = key_size + 1
     cdef Py_ssize_t length = start + decimal_write(hasher.text + start, first)
     cdef uint32_t i
-    memcpy(hasher.text, hasher.group.hash_keys[position], start - 1)
+    memcpy(hasher.text, key, key_size)
     hasher.text[start - 1] = c'_'
     for i in range(first, end):
         hasher.hashes[hasher.size] = murmur64(hasher.text, length) if hasher.murmur else xxh64(hasher.text, length, 0)
-        hasher.owners[hasher.size] = hasher.group.members[position]
+        hasher.owners[hasher.size] = member
         hasher.size += 1
         length = decimal_increment(hasher.text, start, length)
 

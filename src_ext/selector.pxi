@@ -4,8 +4,6 @@
 #
 # A member is an endpoint's position in the cluster's tuple; functions return a member, or NO_MEMBER.
 
-from libc.stdlib cimport calloc, malloc, realloc
-
 cdef enum: NO_MEMBER = -1
 
 # Discovery's health, active checks and ejections taken together.
@@ -53,6 +51,10 @@ cdef struct Group:
     const uint8_t* availability # by member; the snapshot's
     Availability wanted         # of the members; UNAVAILABLE: whatever they are
     int32_t* previous           # position in the group before, -1 for who is new; NULL where there is none to follow
+    uint32_t* gone              # positions in the group before of those that are not in this one, and their keys
+    const char** gone_keys
+    Py_ssize_t* gone_key_sizes
+    uint32_t gone_count
 
 
 cdef Group* group_new(uint32_t count, bint hashing) except NULL:
@@ -85,6 +87,9 @@ cdef void group_free(Group* group) noexcept nogil:
     free(group.hash_keys)
     free(group.hash_key_sizes)
     free(group.previous)
+    free(group.gone)
+    free(group.gone_keys)
+    free(group.gone_key_sizes)
     free(group)
 
 

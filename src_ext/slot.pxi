@@ -7,8 +7,6 @@
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void** memory, size_t alignment, size_t size)
 
 
 cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:

@@ -200,10 +200,18 @@ cdef class SnapshotBuilder:
         if len(places) < len(before) or len(set(order)) < len(order):
             return 0
         group.previous = <int32_t*>malloc(group.count * sizeof(int32_t))
-        if group.previous == NULL:
-            return 0
+        group.gone = <uint32_t*>malloc(len(before) * sizeof(uint32_t))
+        group.gone_keys = <const char**>malloc(len(before) * sizeof(char*))
+        group.gone_key_sizes = <Py_ssize_t*>malloc(len(before) * sizeof(Py_ssize_t))
+        if group.previous == NULL or group.gone == NULL or group.gone_keys == NULL or group.gone_key_sizes == NULL:
+            raise MemoryError("no memory for a group of endpoints")
         for i in range(group.count):
-            group.previous[i] = places.get(order[i], -1)
+            group.previous[i] = places.pop(order[i], -1)
+        for key, place in places.items():
+            i = group.gone_count
+            group.gone[i] = place
+            group.gone_keys[i] = PyUnicode_AsUTF8AndSize(key, &group.gone_key_sizes[i])
+            group.gone_count += 1
         return 0
 
     cdef Group* group_of(self, list members, list shares) except NULL:

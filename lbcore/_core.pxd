@@ -29,6 +29,11 @@ cdef struct Draw:
     int64_t now                     # ns; set only while an endpoint is in slow start
     uint32_t cursor                 # of a schedule, in a batch that has reserved its part of it
 
+cdef enum KeyHashing:
+    NO_KEYS
+    XXH64_KEYS
+    MD5_KEYS                        # libketama's
+
 # Compiled policy and settings: private to the core.
 cdef struct Selector
 cdef struct ClusterSettings
@@ -44,7 +49,7 @@ cdef class Balancer:
     cdef void** objects             # the snapshot's endpoints, borrowed
     cdef Slot** slots               # the snapshot's, borrowed
     cdef Draw draw
-    cdef bint hashing               # a key decides
+    cdef int hashing                # whether a key decides, and how it is hashed: KeyHashing
     cdef bint stale                 # a subset whose cluster has changed: `_renew` it before its next use
     cdef Totals* totals
     cdef ClusterSettings* settings

@@ -91,6 +91,9 @@ class RingHash(Checked):
     Fields:
         minimum_ring_size, maximum_ring_size: points on the ring, 1 to 8388608; 16 bytes each.
         hash_function: `xx_hash` (XXH64, seed 0) or `murmur_hash_2`, for the points.
+        point_layout: `envoy`, or `ketama`: 160 points an endpoint of average weight, points and keys hashed by MD5 as
+            libketama and uhashring do, for caches that migrate from these; ring sizes and hash_function then do not
+            matter, and neither Envoy nor gRPC can follow.
         use_hostname_for_hashing: hash `Endpoint.hostname` where there is one.
         hash_balance_factor: None, or 100 and more: no endpoint holds more than this percentage of the mean in flight.
 
@@ -100,6 +103,7 @@ class RingHash(Checked):
     minimum_ring_size: RingSize = 1024
     maximum_ring_size: RingSize = MAX_RING_SIZE
     hash_function: HashFunction = "xx_hash"
+    point_layout: Literal["envoy", "ketama"] = "envoy"
     use_hostname_for_hashing: bool = False
     hash_balance_factor: BalanceFactor | None = None
 

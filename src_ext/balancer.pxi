@@ -59,7 +59,7 @@ cdef int64_t read_clock(Balancer balancer) except? -1:
 cdef inline uint64_t pick_hash(Balancer balancer, object key) except? 0:
     if key is None:
         return random_bits(&balancer.draw.random) if balancer.hashing else 0
-    return key_hash(key)
+    return key_hash(key, balancer.hashing)
 
 
 cdef Snapshot build_snapshot(Balancer balancer, tuple endpoints, list owners, dict locality_weights, int64_t now):
@@ -209,7 +209,9 @@ cdef class Balancer:
     def _set_up(self, policy, settings, seed, clock):
         """Settings that hold for the cluster's life. `settings` is a `_core`-independent mapping built by Cluster."""
         policy_read(&self.settings.policy, type(policy).__name__, policy)
-        self.hashing = self.settings.policy.hashes
+        self.hashing = NO_KEYS
+        if self.settings.policy.hashes:
+            self.hashing = MD5_KEYS if self.settings.policy.ketama else XXH64_KEYS
         self.settings.overprovisioning_factor = settings["overprovisioning_factor"]
         self.settings.panic_threshold = settings["panic_threshold"]
         self.settings.fail_traffic_on_panic = settings["fail_traffic_on_panic"]

@@ -8,7 +8,7 @@ numpy.import_array()
 cdef enum: GIL_FREE_BATCH = 4096     # releasing and taking the GIL costs as much as some 50 picks
 
 
-cdef numpy.ndarray key_hashes(object keys):
+cdef numpy.ndarray key_hashes(object keys, int hashing):
     """Keys as an array of hashes: an array of 64-bit integers as it is, anything else key by key."""
     cdef Py_ssize_t i
     cdef numpy.ndarray hashes
@@ -30,7 +30,7 @@ cdef numpy.ndarray key_hashes(object keys):
     hashes = numpy.PyArray_SimpleNew(1, &count, numpy.NPY_UINT64)
     out = <uint64_t*>numpy.PyArray_DATA(hashes)
     for i in range(count):
-        out[i] = key_hash(keys[i])
+        out[i] = key_hash(keys[i], hashing)
     return hashes
 
 
@@ -102,7 +102,7 @@ cdef numpy.ndarray pick_batch(Balancer balancer, object keys_or_n, object out):
             for i in range(count):
                 words[i] = random_bits(&balancer.draw.random)
     else:
-        hashes = key_hashes(keys_or_n)
+        hashes = key_hashes(keys_or_n, balancer.hashing)
         count = numpy.PyArray_DIM(hashes, 0)
     members = picks_array(count, out)
     choose_many(

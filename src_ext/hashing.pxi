@@ -140,15 +140,18 @@ cdef uint64_t hash_of_other(object data, uint64_t seed) except? 0:
         PyBuffer_Release(&view)
 
 
-cdef inline uint64_t key_hash(object key) except? 0:
-    """The 64-bit hash a key stands for: XXH64 of text or bytes, an int is the hash itself."""
-    if lb_likely(type(key) is str or type(key) is bytes):
+cdef inline uint64_t key_hash(object key, int hashing) except? 0:
+    """The 64-bit hash a key stands for: of text or bytes as the policy wants it, an int is the hash itself."""
+    if lb_likely(hashing != MD5_KEYS and (type(key) is str or type(key) is bytes)):
         return hash_of(key, 0)
-    return key_hash_of_other(key)
+    return key_hash_of_other(key, hashing)
 
 
-cdef uint64_t key_hash_of_other(object key) except? 0:
+cdef uint64_t key_hash_of_other(object key, int hashing) except? 0:
     if isinstance(key, (str, bytes, bytearray, memoryview)):
+        if hashing == MD5_KEYS:
+            key = key.encode() if isinstance(key, str) else bytes(key)
+            return ketama_hash(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
         return hash_of_other(key, 0)
     try:
         key = index(key)    # int, and what stands for one, such as numpy's

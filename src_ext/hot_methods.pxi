@@ -53,7 +53,9 @@ cdef object acquire_entry(PyObject* self, PyObject** arguments, Py_ssize_t count
 cdef int32_t entry_choose(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names) except -2:
     """A member for a call with one key of text; NO_MEMBER where the call is for the method in full."""
     cdef Selector* selector = (<Balancer>self).direct
-    if count != 1 or names != NULL or selector == NULL or not (type(<object>arguments[0]) is str):
+    if count != 1 or names != NULL or selector == NULL or (<Balancer>self).hashing == MD5_KEYS:
+        return NO_MEMBER
+    if not (type(<object>arguments[0]) is str):
         return NO_MEMBER
     return selector.choose(selector, &(<Balancer>self).draw, hash_of(<object>arguments[0], 0))
 

@@ -20,6 +20,7 @@ cdef struct PolicySettings:
     uint64_t minimum_ring_size
     uint64_t maximum_ring_size
     bint murmur
+    bint ketama             # points and keys as libketama places them
     uint32_t table_size
     bint use_hostname_for_hashing
     uint32_t hash_balance_factor    # percent; 0: unbounded
@@ -43,6 +44,7 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
         settings.minimum_ring_size = policy.minimum_ring_size
         settings.maximum_ring_size = policy.maximum_ring_size
         settings.murmur = policy.hash_function == "murmur_hash_2"
+        settings.ketama = policy.point_layout == "ketama"
     elif name == "Maglev":
         settings.kind = MAGLEV
         settings.table_size = policy.table_size
@@ -76,6 +78,8 @@ cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint
         selector = least_request_new(
             group, settings.choice_count, settings.full_scan, settings.active_request_bias, &settings.ramp
         )
+    elif settings.kind == RING_HASH and settings.ketama:
+        selector = ketama_new(group)
     elif settings.kind == RING_HASH:
         selector = ring_new(
             group, settings.minimum_ring_size, settings.maximum_ring_size, settings.murmur, bounded_load_inner(before)

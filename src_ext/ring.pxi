@@ -23,9 +23,7 @@ cdef Selector* ring_new(
     """`before` is the ring that this one replaces, or NULL: what the two have in common is then copied, not hashed anew."""
     cdef uint32_t* counts = ring_counts(group, minimum_size, maximum_size)
     cdef SpreadKeys points
-    cdef RingSelector* selector
     cdef bint built
-    cdef uint32_t i
     if counts == NULL:
         return NULL
     memset(&points, 0, sizeof(points))
@@ -35,14 +33,19 @@ cdef Selector* ring_new(
     if not built and not ring_points(group, counts, murmur, &points):
         free(counts)
         return NULL
-    selector = <RingSelector*>selector_new(sizeof(RingSelector), group)
+    return ring_of(group, &points, counts)
+
+
+cdef Selector* ring_of(Group* group, SpreadKeys* points, uint32_t* counts) noexcept nogil:
+    """Takes over the group's arrays, the points and the counts; frees the latter without memory."""
+    cdef RingSelector* selector = <RingSelector*>selector_new(sizeof(RingSelector), group)
     if selector == NULL:
-        spread_free(&points)
+        spread_free(points)
         free(counts)
         return NULL
     points.keys[points.count] = 0xFFFFFFFFFFFFFFFFULL
     points.owners[points.count] = points.owners[0]
-    selector.points = points
+    selector.points = points[0]
     selector.counts = counts
     selector.shift = 64 - points.bits
     selector.base.choose = ring_choose

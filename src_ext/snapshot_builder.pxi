@@ -173,7 +173,7 @@ cdef class SnapshotBuilder:
         group = self.group_of(members, shares)
         group.wanted = <Availability>availability
         try:
-            if self.settings.policy.kind == RING_HASH:
+            if self.settings.policy.kind == RING_HASH and not self.settings.policy.ketama:
                 order = [self.hash_keys[member] for member in members]
                 if old != NULL:
                     self.follow(group, order, self.before.order_of(key))

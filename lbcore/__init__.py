@@ -8,6 +8,7 @@ from lbcore._core import Lease, hash64, hash_many
 from lbcore.cluster import Cluster
 from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvailable
 from lbcore.explanation import Candidate, Explanation
+from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, LoadReport, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
@@ -24,6 +25,7 @@ __all__ = [
     "Endpoint",
     "EndpointStats",
     "Explanation",
+    "Handle",
     "Health",
     "InvalidSetting",
     "Jump",

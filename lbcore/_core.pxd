@@ -64,6 +64,9 @@ cdef class Balancer:
     # Position in `endpoints` of the endpoint for a hash (see choose_any without one). Raises NoEndpointAvailable.
     cdef int32_t choose(self, uint64_t hash) except -1
     cdef int32_t choose_any(self) except -1
+    # The same on a handle, whose thread alone may call it. -1 where the cluster has changed, or a pick goes through
+    # priorities or localities: take the GIL and call `choose`. Positions are in the handle's `endpoints`.
+    cdef int32_t choose_without_gil(self, uint64_t hash) noexcept nogil
     # Counts a request as in flight at an endpoint chosen just now; the caller ends it with `end`, exactly once.
     cdef Slot* begin(self, int32_t member) noexcept
     cdef void end(self, Slot* slot, bint ok) noexcept

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lbcore.errors import InvalidSetting
+from lbcore.handle import Handle
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality
 from lbcore.picker import Picker
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
@@ -53,7 +55,7 @@ class Cluster(Picker):
     1
     """
 
-    __slots__ = ("_locality_weights", "_subset_table", "_updating", "locality_policy")
+    __slots__ = ("_handles", "_locality_weights", "_subset_table", "_updating", "locality_policy")
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class Cluster(Picker):
         )
         self._locality_weights: dict[Locality, int] = {}
         self._install((), {})
+        self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._subset_table = SubsetTable(self, Subsets() if subsets is None else subsets)
         self.update(endpoints)
 
@@ -115,7 +118,7 @@ class Cluster(Picker):
             _check_members(members)
             self._install(members, weights)
             self._locality_weights = weights
-            self._subset_table.renew()
+            self._renew_views()
             return True
 
     def set_health(self, address: str, healthy: bool) -> None:
@@ -126,14 +129,21 @@ class Cluster(Picker):
         with self._updating:
             if self._set_health(address, flag(healthy, "healthy")):
                 self._refresh()
-                self._subset_table.renew()
+                self._renew_views()
 
     def tick(self) -> None:
         """Does the interval work that is due by the clock: the end of slow starts. Call it about once a second."""
         with self._updating:
             if self._ramp_is_over():
                 self._refresh()
-                self._subset_table.renew()
+                self._renew_views()
+
+    def handle(self) -> Handle:
+        """A way into this cluster for one thread that picks without the GIL: in large batches, or from native code."""
+        with self._updating:
+            handle = Handle(self)
+            self._handles.add(handle)
+            return handle
 
     def subset(self, criteria: Mapping[str, Any]) -> Subset:
         """A view of the endpoints whose metadata match, to pick among them alone; it follows every update.
@@ -156,6 +166,11 @@ class Cluster(Picker):
         """
         with self._updating:
             return self._subset_table.view(criteria)
+
+    def _renew_views(self) -> None:
+        self._subset_table.renew()
+        for handle in list(self._handles):
+            handle._become_stale()
 
 
 def _check_members(members: tuple[Endpoint, ...]) -> None:

@@ -86,7 +86,8 @@ class Subset(Picker):
 
     def _renew(self) -> None:
         """Called by the core, before the view is next used after a change."""
-        self._install_shared(self._table.cluster, self._table.members(self._criteria))
+        while not self._install_shared(self._table.cluster, self._table.members(self._criteria)):
+            pass  # an update came between
 
     def __repr__(self) -> str:
         return f"<Subset {self.name!r} of {len(self.endpoints)}>"

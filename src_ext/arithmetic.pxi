@@ -13,11 +13,15 @@ cdef extern from *:
     static inline uint64_t lb_divide_wide(uint64_t high, uint64_t divisor) {
         return (uint64_t)(((lb_uint128)high << 64) / divisor);
     }
+    static inline void *lb_load_pointer(void **at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+    static inline void lb_store_pointer(void **at, void *value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
     #define lb_likely(x) __builtin_expect(!!(x), 1)
     #define lb_unlikely(x) __builtin_expect(!!(x), 0)
     """
     uint64_t lb_multiply_high(uint64_t a, uint64_t b) noexcept nogil
     uint64_t lb_divide_wide(uint64_t high, uint64_t divisor) noexcept nogil
+    void* load_pointer "lb_load_pointer"(void** at) noexcept nogil
+    void store_pointer "lb_store_pointer"(void** at, void* value) noexcept nogil
     bint lb_likely(bint x) noexcept nogil
     bint lb_unlikely(bint x) noexcept nogil
 

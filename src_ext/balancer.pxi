@@ -79,7 +79,7 @@ cdef void publish(Balancer balancer, Snapshot snapshot):
     balancer.snapshot = snapshot
     balancer.slots = snapshot.slots
     balancer.objects = tuple_items(snapshot.endpoints)
-    balancer.direct = NULL if snapshot.ramp_end else snapshot.direct
+    balancer.direct = NULL if snapshot.ramp_end or balancer.stale else snapshot.direct
     del old
 
 
@@ -194,6 +194,10 @@ cdef class Balancer:
     cdef int32_t choose_any(self) except -1:
         return self.choose(random_bits(&self.draw.random) if self.hashing else 0)
 
+    cdef int32_t choose_without_gil(self, uint64_t hash) noexcept nogil:
+        cdef Selector* selector = <Selector*>load_pointer(<void**>&self.direct)
+        return selector.choose(selector, &self.draw, hash) if selector != NULL else NO_MEMBER
+
     cdef Slot* begin(self, int32_t member) noexcept:
         return slot_begin(self.slots[member])
 
@@ -268,15 +272,28 @@ cdef class Balancer:
         self.stale = True
 
     def _install_shared(self, Balancer parent, tuple endpoints):
-        """Publishes some of the parent's endpoints, in its slots."""
-        in_order = [parent.owners[endpoint.address] for endpoint in endpoints]
-        publish(self, build_snapshot(self, endpoints, in_order, parent.locality_weights, read_clock(self)))
-        self.owners = parent.owners
-        self.locality_weights = parent.locality_weights
+        """Publishes some of the parent's endpoints, in its slots; False where one of them has left it meanwhile."""
+        owners = parent.owners
+        in_order = []
+        for endpoint in endpoints:
+            owner = owners.get(endpoint.address)
+            if owner is None:
+                return False
+            in_order.append(owner)
+        # Before the build, which may release the GIL: an update that comes meanwhile makes this stale again.
         self.stale = False
+        try:
+            snapshot = build_snapshot(self, endpoints, in_order, parent.locality_weights, read_clock(self))
+        except BaseException:
+            self.stale = True
+            raise
+        self.owners = owners
+        self.locality_weights = parent.locality_weights
+        publish(self, snapshot)
+        return True
 
     def _become_stale(self):
-        self.direct = NULL
+        store_pointer(<void**>&self.direct, NULL)   # its owner may be picking without the GIL
         self.stale = True
 
     def _refresh(self):

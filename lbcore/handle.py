@@ -1,4 +1,4 @@
-"""One thread's own way into a cluster: cursors and random numbers are private, so threads share nothing that they write.
+"""One thread's own way into a cluster: with cursors and random numbers of its own, it shares nothing that it writes.
 
 Under the GIL a `Cluster` may be shared as it is. A handle pays where threads pick without the GIL: large batches
 (`pick_many`), and native code (`Balancer.choose_without_gil` in lbcore/_core.pxd).

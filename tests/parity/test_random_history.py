@@ -1,0 +1,125 @@
+"""Rule V8: whatever is published, no real client refuses any of it; and each ends up with exactly what was last."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lbcore.directory import ServiceSnapshot
+from lbcore.model import MAX_WEIGHT, Endpoint, Health, Locality
+from lbcore.policy import Jump, LeastRequest, Maglev, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.routing import HashOn, Listener, Route
+from lbcore.settings import CircuitBreakers, DropOverload, OutlierDetection, SlowStart
+from tests.harness.control_plane import ControlPlane
+from tests.harness.envoy import Envoy
+from tests.harness.ports import free_port
+from tests.harness.process import Process, wait_until
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["web", "ns/api", "wéb", "d"]
+LOCALITIES = ["", "eu", "eu/a", "eu/a/rack"]
+POLICIES = [
+    RoundRobin(),
+    RoundRobin(slow_start=SlowStart(5.0)),
+    Random(),
+    LeastRequest(choice_count=3),
+    LeastRequest(selection_method="full_scan", active_request_bias=2.0),
+    RingHash(),
+    RingHash(hash_function="murmur_hash_2", hash_balance_factor=130),
+    Maglev(table_size=251),
+    Rendezvous(),
+    Jump(),
+]
+STEPS = 1000
+
+
+def any_endpoint(dice: random.Random, number: int) -> Endpoint:
+    address = dice.choice([f"127.0.0.{number}:1", f"[::1]:{number}", f"unix:/run/none-{number}"])
+    return Endpoint(
+        address,
+        weight=dice.choice([1, 2, 100, MAX_WEIGHT // 32]),
+        locality=dice.choice(LOCALITIES),
+        priority=dice.choice([0, 0, 0, 1, 5, 128]),
+        health=dice.choice(list(Health)),
+        hostname=dice.choice(["", f"host-{number}"]),
+        metadata=dice.choice([{}, {"hash_key": str(number), "tags": ["a", None, {"b": 1.5}]}]),
+    )
+
+
+def any_service(dice: random.Random, name: str) -> ServiceSnapshot:
+    weights = {Locality.parse(place): dice.randint(1, 1000) for place in dice.sample(LOCALITIES, dice.randint(0, 4))}
+    return ServiceSnapshot(
+        name=name,
+        endpoints=tuple(any_endpoint(dice, number) for number in dice.sample(range(1, 200), dice.randint(0, 30))),
+        policy=dice.choice(POLICIES),
+        locality_weights=weights,
+        overprovisioning_factor=dice.choice([100, 140, 1000]),
+        panic_threshold=dice.choice([0.0, 50.0, 100.0]),
+        outlier_detection=dice.choice([None, OutlierDetection(interval=dice.choice([1.0, 2.5]))]),
+        circuit_breakers=dice.choice([None, CircuitBreakers(max_requests=dice.randint(0, 9))]),
+        drop_overload=dice.choice([None, DropOverload(category="some", percent=dice.choice([0.0, 0.01, 100.0]))]),
+    )
+
+
+def any_listener(dice: random.Random, names: list[str], port: int) -> Listener:
+    hash_on = dice.choice([None, HashOn(header="x-user"), HashOn(cookie="c"), HashOn(source_ip=True)])
+    routes = tuple(
+        Route(prefix=dice.choice(["/", "/a", "/a/b"]), service=name, hash_on=hash_on)
+        for name in dice.sample(names, dice.randint(0, len(names)))
+    )
+    return Listener(name="in", address=f"127.0.0.1:{port}", routes=routes)
+
+
+@pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
+def test_v8_no_real_client_refuses_anything_of_a_random_history(
+    api_type: str, start_envoy: Callable[..., Envoy]
+) -> None:
+    dice = random.Random(api_type)
+    port = free_port()
+    with ControlPlane() as control_plane, grpc_client(control_plane):
+        control_plane.publish(*(any_service(dice, name) for name in NAMES))
+        envoy = start_envoy(envoy_bootstrap(control_plane, api_type))
+        services: dict[str, ServiceSnapshot] = {}
+        for _ in range(STEPS):
+            name = dice.choice(NAMES)
+            if dice.random() < 0.2:
+                services.pop(name, None)
+            else:
+                services[name] = any_service(dice, name)
+            listeners = [any_listener(dice, sorted(services), port)] if services and dice.random() < 0.9 else []
+            control_plane.publish(*services.values(), listeners=listeners)
+            time.sleep(dice.choice([0, 0, 0.002, 0.01]))
+        services["web"] = ServiceSnapshot(name="web", endpoints=(Endpoint("127.0.0.1:7"),))
+        control_plane.publish(*services.values())
+        wait_until(lambda: envoy.clusters().keys() == {*services, "lbcore"}, "all services", 30)
+        for name, service in services.items():
+            addresses = {endpoint.address for endpoint in service.endpoints}
+            wait_until(lambda: envoy.hosts(name).keys() == addresses, f"the endpoints of {name}", 30)  # noqa: B023
+        accepted = set(control_plane.acks)
+        assert control_plane.nacks == []
+    for node in ("envoy-1", "grpc-client-1"):
+        for kind in ("Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration"):
+            assert (node, kind) in accepted
+
+
+def envoy_bootstrap(control_plane: ControlPlane, api_type: str) -> dict[str, Any]:
+    text = (ROOT / "examples" / "envoy.yaml").read_text()
+    configuration: dict[str, Any] = yaml.safe_load(text.replace("18000", str(control_plane.port)))
+    configuration["dynamic_resources"]["ads_config"]["api_type"] = api_type
+    return configuration
+
+
+def grpc_client(control_plane: ControlPlane) -> Process:
+    bootstrap = json.loads((ROOT / "examples" / "grpc-bootstrap.json").read_text())
+    bootstrap["xds_servers"][0]["server_uri"] = control_plane.address
+    environment = {"GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap), "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-m", "tests.parity.grpc_caller", "sync", "xds:///web"]
+    return Process(argv, env=environment, cwd=ROOT)

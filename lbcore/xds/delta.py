@@ -55,7 +55,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         self._told: dict[str, str] = {}  # what the client has; `ABSENT` where it was told so
         self._due: set[str] = set()
         self._owed = False  # a response is due even if it holds nothing
-        self._unanswered: dict[str, Set[str]] = {}  # by nonce, oldest first: names that the client did not have before
+        self._unanswered: dict[str, Set[str]] = {}  # by nonce, oldest first: the names of the resources sent
         self._unaccepted: set[str] = set()  # names that the client never had and has not accepted yet
         self._at_once = False  # what is due answers a request, or continues a response that was too large
 
@@ -101,7 +101,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
             self._tell_gone(name)
         self._unaccepted |= new
         nonce = next(self._nonces)
-        self._unanswered[nonce] = new
+        self._unanswered[nonce] = names
         return Response(resources.delta_body(part, removed), nonce, part, names)
 
     def covers(self, name: str) -> bool:
@@ -139,6 +139,8 @@ class DeltaSubscription(Subscription[DeltaRequest]):
                 self._due.add(name)
             elif self.resource_type.whole:
                 self._wildcard = self._owed = True
+                # What is on its way to the client may have been forgotten here, and gone since.
+                self._due.update(*self._unanswered.values())
                 if self._resources is not None:
                     self._due.update(self._resources.versions)
 

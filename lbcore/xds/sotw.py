@@ -57,6 +57,7 @@ class _Sent:
     version: str
     nonce: str
     answered: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class SotwSubscription(Subscription[SotwRequest]):
     def _answer(self, sent: _Sent, request: SotwRequest) -> Verdict | None:
         first, sent.answered, self._client_has_answered = not sent.answered, True, True
         if request.error is not None:
+            sent.refused = True
             self._in_flight = frozenset()
             return Verdict(sent.version, sent.nonce, request.error) if first else None
         if request.version != sent.version:
@@ -166,13 +168,15 @@ class WholeSubscription(SotwSubscription):
         wildcard = WILDCARD in wanted or (not wanted and self._no_name_yet)
         if wanted:
             self._no_name_yet = False
+        wanted -= {WILDCARD}
+        refused = self._sent is not None and self._sent.refused
+        if refused and (wanted, wildcard) != (self._names, self._wildcard):
+            self._owed = wildcard or bool(wanted)  # of what it refused as a whole, it may take the part it wants now
         if wildcard and not self._wildcard:
             self._owed = True
-        self._wildcard = wildcard
-        wanted -= {WILDCARD}
-        if wanted != self._names:
-            self._stale = self._stale or not wanted <= self._names
-            self._names = wanted
+        if not wanted <= self._names:
+            self._stale = True
+        self._wildcard, self._names = wildcard, wanted
         if not wildcard:
             self._told = {name: version for name, version in self._told.items() if name in wanted}
 

@@ -187,6 +187,15 @@ def test_d10_a_wildcard_once_dropped_does_not_come_back(cds: Client) -> None:
     assert cds.take() is None
 
 
+def test_d10_a_wildcard_taken_up_again_covers_what_was_on_its_way_and_is_gone(cds: Client) -> None:
+    cds.ask()
+    cds.take()
+    cds.follow(cds.world.remove("a"))
+    cds.ask(drop=["*"])
+    cds.ask("*")
+    assert cds.take() == Told({"b": 1, "c": 1}, ["a"])
+
+
 @pytest.mark.parametrize(("kind", "names"), [(CLUSTER, ()), (ASSIGNMENT, ("a", "b", "c"))])
 def test_d11_a_reconnecting_client_is_told_only_the_difference(kind: ResourceType, names: Sequence[str]) -> None:
     world = World(kind, {"a": 1, "b": 1, "c": 1})

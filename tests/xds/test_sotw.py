@@ -140,6 +140,14 @@ def test_s6_new_names_beside_an_older_version_are_no_nack(eds: Client) -> None:
     assert eds.take() == {"b": 1}
 
 
+def test_s6_fewer_names_after_a_nack_are_delivered_without_what_was_refused(cds: Client) -> None:
+    cds.ask()
+    cds.take()
+    cds.refuse()
+    cds.ask("a", version="")
+    assert cds.take() == {"a": 1}
+
+
 def test_s7_a_stale_nonce_changes_nothing(eds: Client) -> None:
     eds.ask("a")
     eds.settle("a")

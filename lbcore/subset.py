@@ -6,6 +6,7 @@ rebuilt when it is first used after an update, so thousands of them cost an upda
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +15,7 @@ from lbcore.errors import InvalidSetting, Mistake
 from lbcore.model import Endpoint, metadata
 from lbcore.picker import Picker
 from lbcore.schema import Checked
+from lbcore.validation import refusal
 
 if TYPE_CHECKING:
     from lbcore.cluster import Cluster
@@ -102,24 +104,39 @@ class SubsetTable:
         self._selectors = {frozenset(each.keys): each for each in subsets.selectors}
         self._indexes: dict[tuple[str, ...], dict[Criteria, tuple[Endpoint, ...]]] = {}
         self._views: dict[Criteria, Subset] = {}
+        self._borrowed: dict[int, weakref.ref[Subset]] = {}  # views of nobody of their own, while someone holds them
 
     def renew(self) -> None:
         """Makes every view look again when it is next used."""
         self._indexes.clear()
+        for borrowed in list(self._borrowed.values()):
+            view = borrowed()
+            if view is not None:
+                view._become_stale()
         for criteria, view in list(self._views.items()):
             view._become_stale()
             if criteria and not self._matching(criteria):
-                del self._views[criteria]  # whoever holds it may go on; nobody else keeps it alive
+                self._borrow(view)
+                del self._views[criteria]
 
     def view(self, criteria: Mapping[str, Any]) -> Subset:
         """The view for these criteria, which may be a fallback."""
+        if not isinstance(criteria, Mapping) or not all(isinstance(key, str) for key in criteria):
+            raise refusal("criteria", criteria, "expected a mapping with text as keys")
         wanted: Criteria = tuple(sorted((key, _comparable(value)) for key, value in criteria.items()))
         view = self._views.get(wanted)
         if view is None:
             view = Subset(self, wanted)
-            if not wanted or self._matching(wanted):  # a subset that does not exist is not kept: anyone can name one
+            if not wanted or self._matching(wanted):
                 self._views[wanted] = view
+            else:
+                self._borrow(view)
         return view
+
+    def _borrow(self, view: Subset) -> None:
+        """Follows a view without keeping it alive, because anyone can name a subset that does not exist."""
+        number = id(view)
+        self._borrowed[number] = weakref.ref(view, lambda _: self._borrowed.pop(number, None))
 
     def members(self, criteria: Criteria) -> tuple[Endpoint, ...]:
         """The endpoints that serve these criteria, by match or by fallback."""

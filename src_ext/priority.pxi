@@ -24,14 +24,13 @@ cdef void priority_loads(
         available += availability(priorities[i].degraded, priorities[i].total, overprovisioning_factor)
     available = min(available, <uint64_t>100)
     distribute(priorities, count, overprovisioning_factor, available)
-    if panic_threshold == 0 and available == 0:
-        priorities[0].healthy_load = 100
-        return
     for i in range(count):
         priorities[i].panic = available < 100 and in_panic(&priorities[i], panic_threshold)
         total_panic = total_panic and priorities[i].panic
     if total_panic:
         distribute_in_total_panic(priorities, count)
+    elif available == 0:
+        priorities[0].healthy_load = 100    # nobody to give, or too few for a percent: the loads still sum to 100
 
 
 cdef inline uint32_t availability(uint32_t eligible, uint32_t total, uint32_t overprovisioning_factor) noexcept nogil:

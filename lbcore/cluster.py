@@ -14,7 +14,7 @@ from typing import Any
 
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
-from lbcore.model import MAX_WEIGHT, Endpoint, Locality
+from lbcore.model import MAX_WEIGHT, ByLocality, Endpoint, Locality
 from lbcore.picker import Picker
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import LocalityWeighted, ZoneAware
@@ -99,9 +99,7 @@ class Cluster(Picker):
         self._subset_table = SubsetTable(self, Subsets() if subsets is None else subsets)
         self.update(endpoints)
 
-    def update(
-        self, endpoints: Iterable[Endpoint], *, locality_weights: Mapping[Locality | str, int] | None = None
-    ) -> bool:
+    def update(self, endpoints: Iterable[Endpoint], *, locality_weights: ByLocality | None = None) -> bool:
         """Replaces the membership, all at once; counts of requests in flight stay with their addresses.
 
         Args:
@@ -192,7 +190,7 @@ def _locality(value: Locality | str | None) -> Locality | None:
     return Locality.parse(text(value, "local_locality"))
 
 
-def _weights(weights: Mapping[Locality | str, int]) -> dict[Locality, int]:
+def _weights(weights: ByLocality) -> dict[Locality, int]:
     parsed: dict[Locality, int] = {}
     if not isinstance(weights, Mapping):
         raise refusal("locality_weights", weights, "expected a mapping of localities to whole numbers")

@@ -10,14 +10,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from lbcore.address import canonical_address
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.schema import Checked, attempt, keep_fields
 from lbcore.validation import UINT32_MAX, Whole, number, refusal, text, whole
 
-__all__ = ["MAX_PRIORITY", "MAX_WEIGHT", "Endpoint", "Health", "LoadReport", "Locality", "WholeByLocality"]
+__all__ = [
+    "MAX_PRIORITY",
+    "MAX_WEIGHT",
+    "ByLocality",
+    "Endpoint",
+    "Health",
+    "LoadReport",
+    "Locality",
+    "WholeByLocality",
+]
 
 MAX_WEIGHT = UINT32_MAX  # endpoint.proto: load_balancing_weight is a uint32
 MAX_PRIORITY = 128  # endpoint.proto: LocalityLbEndpoints.priority is at most 128
@@ -84,6 +93,9 @@ class WholeByLocality:
 
 
 _NOWHERE = Locality()
+
+# Whole numbers by locality, as people write them. Three mappings, not one, because a Mapping's key type is invariant.
+ByLocality: TypeAlias = Mapping[Locality, int] | Mapping[str, int] | Mapping[Locality | str, int]
 _NO_METADATA: Mapping[str, Any] = {}
 _WEIGHT_HINT = "; to take an endpoint out of rotation set its health to draining"
 

@@ -5,12 +5,12 @@ Names and defaults are Envoy's. Durations are seconds, percentages 0 to 100. Eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 from lbcore.errors import Mistake
-from lbcore.model import Locality, WholeByLocality
+from lbcore.model import ByLocality, WholeByLocality
 from lbcore.schema import Checked
 from lbcore.validation import (
     UINT32_MAX,
@@ -158,7 +158,7 @@ class ZoneAware(Checked):
     Source: Envoy ZoneAwareLbConfig, load_balancer_impl.cc; lbcore applies it at every priority, Envoy at 0 only.
     """
 
-    local_hosts: Annotated[Mapping[Locality | str, int], WholeByLocality("callers", 0)]
+    local_hosts: Annotated[ByLocality, WholeByLocality("callers", 0)]
     routing_enabled: Percent = 100.0
     min_cluster_size: Uint32 = 6
     force_local_zone_min_size: Uint32 | None = None

@@ -1,19 +1,21 @@
-"""Nothing stays behind: references balance, and memory is flat over updates, picks, leases and errors."""
+"""Nothing stays behind: references balance, and memory is flat over updates, picks, leases and errors.
+
+Exact on the sanitizers' build; elsewhere the allocator's own figures serve (tests/harness/allocation.py).
+"""
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy
 import pytest
 
 from lbcore import Cluster, Endpoint, NoEndpointAvailable
 from tests.core.fleets import POLICIES, address, fleet
+from tests.harness.allocation import allocated_bytes
 
 
 @pytest.fixture(params=POLICIES)
@@ -21,21 +23,20 @@ def policy(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+ROUNDS = 60
 
 
-def assert_flat(work: Callable[[int], object], rounds: int, limit: int = 1_500_000) -> None:
-    """Memory after `rounds` of work may exceed that after a tenth of them by less than `limit` bytes."""
-    for number in range(rounds // 10):
+def assert_flat(work: Callable[[int], object]) -> None:
+    """Once warm, a round of work leaves less than one Python object and 256 bytes of the allocator's behind."""
+    for number in range(ROUNDS):
         work(number)
     gc.collect()
-    before = resident_bytes()
-    for number in range(rounds):
+    objects, memory = sys.getallocatedblocks(), allocated_bytes()
+    for number in range(ROUNDS):
         work(number)
     gc.collect()
-    grown = resident_bytes() - before
-    assert grown < limit, f"{grown} bytes more after {rounds} rounds, {grown / rounds:.0f} a round"
+    assert sys.getallocatedblocks() - objects < ROUNDS
+    assert allocated_bytes() - memory < 256 * ROUNDS
 
 
 def test_a_dropped_cluster_gives_all_references_back(policy: str) -> None:
@@ -96,25 +97,25 @@ def test_a_cluster_in_a_cycle_is_collected(policy: str) -> None:
 def test_updates_leave_no_memory_behind(policy: str) -> None:
     cluster = Cluster("flat", policy=POLICIES[policy])
     layouts = [fleet(200), fleet(150, (1, 2, 3)), fleet(200, (5,))]
-    assert_flat(lambda number: cluster.update(layouts[number % 3]), 600)
+    assert_flat(lambda number: cluster.update(layouts[number % 3]))
 
 
 def test_changing_addresses_leave_no_memory_behind(policy: str) -> None:
     cluster = Cluster("flat", policy=POLICIES[policy])
-    assert_flat(lambda number: cluster.update([Endpoint(address(number * 50 + i)) for i in range(50)]), 1_000)
+    assert_flat(lambda number: cluster.update([Endpoint(address(number * 50 + i)) for i in range(50)]))
 
 
 def test_leases_leave_no_memory_behind(policy: str) -> None:
     cluster = Cluster("flat", fleet(5), policy=POLICIES[policy])
 
     def use(_: int) -> None:
-        for _ in range(200):
+        for _ in range(20):
             cluster.acquire("key").done()
             cluster.acquire()
             with cluster.acquire():
                 pass
 
-    assert_flat(use, 300)
+    assert_flat(use)
 
 
 def test_leases_on_removed_endpoints_leave_no_memory_behind(policy: str) -> None:
@@ -125,14 +126,14 @@ def test_leases_on_removed_endpoints_leave_no_memory_behind(policy: str) -> None
         cluster.update([Endpoint(address(number * 5 + i)) for i in range(5)])
         leases[0].done()
 
-    assert_flat(replace, 1_000)
+    assert_flat(replace)
 
 
 def test_batches_leave_no_memory_behind(policy: str) -> None:
     cluster = Cluster("flat", fleet(5), policy=POLICIES[policy])
     hashes = numpy.arange(10_000, dtype=numpy.uint64)
     words = [f"user-{i}" for i in range(100)]
-    assert_flat(lambda _: (cluster.pick_many(hashes), cluster.pick_many(words), cluster.pick_many(1000)), 500)
+    assert_flat(lambda _: (cluster.pick_many(hashes), cluster.pick_many(words), cluster.pick_many(1000)))
 
 
 def test_errors_leave_no_memory_behind(policy: str) -> None:
@@ -140,7 +141,7 @@ def test_errors_leave_no_memory_behind(policy: str) -> None:
     empty = Cluster("empty", policy=POLICIES[policy])
 
     def fail(_: int) -> None:
-        for _ in range(20):
+        for _ in range(5):
             with pytest.raises(NoEndpointAvailable):
                 empty.pick("key")
             with pytest.raises(TypeError):
@@ -148,8 +149,9 @@ def test_errors_leave_no_memory_behind(policy: str) -> None:
             with pytest.raises(ValueError, match="10"):
                 cluster.update([*fleet(5), *fleet(1)])
 
-    assert_flat(fail, 500)
+    assert_flat(fail)
 
 
 def test_whole_clusters_leave_no_memory_behind(policy: str) -> None:
-    assert_flat(lambda _: Cluster("flat", fleet(50), policy=POLICIES[policy]).pick("key"), 500)
+    members = fleet(50)
+    assert_flat(lambda _: Cluster("flat", members, policy=POLICIES[policy]).pick("key"))

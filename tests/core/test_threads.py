@@ -13,7 +13,7 @@ from lbcore import Cluster, Endpoint
 from tests.core.fleets import POLICIES
 from tests.core.observed import active_requests
 
-UPDATES = 1_000
+UPDATES = dict.fromkeys(POLICIES, 150) | {"least_request_full_scan": 1_000, "ring_hash": 1_000}
 THREADS = 8
 MEMBERS = 5
 
@@ -37,6 +37,7 @@ class Generations:
 
     def __init__(self, policy: str) -> None:
         self.cluster = Cluster("threads", generation(0), policy=POLICIES[policy], seed=1)
+        self.updates = UPDATES[policy]
         self.begun = 0
         self.finished = 0
         self.failures: list[str] = []
@@ -56,7 +57,7 @@ class Generations:
         for thread in threads:
             thread.start()
         try:
-            for number in range(1, UPDATES + 1):
+            for number in range(1, self.updates + 1):
                 self.begun = number
                 self.cluster.update(generation(number))
                 self.finished = number

@@ -6,7 +6,7 @@ as given, not scaled by health.
 
 Departures: where the level has nobody healthy, its degraded endpoints form the ring (Envoy has no host to give); where
 it has none of these either, those of the first level that has any. `fail_traffic_on_panic` holds here as well (Envoy's
-hashing policies do not know it).
+hashing policies do not know it). Where no locality has a weight, weights are ignored (Envoy has no host to give).
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def _calm_shares(level: Level, by_level: Sequence[Level], settings: Settings) ->
     return (
         _level_shares(level.healthy, level, settings)
         or _level_shares(level.degraded, level, settings)
-        or flat_shares(next((each.degraded for each in by_level if each.degraded), []))
+        or next(filter(None, (_level_shares(each.degraded, each, settings) for each in by_level)), [])
     )
 
 
 def _level_shares(endpoints: Sequence[Endpoint], level: Level, settings: Settings) -> list[Share]:
-    if settings.locality_weights is None:
+    if not settings.locality_weights:
         return flat_shares(endpoints)
     localities = sorted({endpoint.locality for endpoint in level.all})
     return locality_shares(

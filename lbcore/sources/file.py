@@ -36,6 +36,7 @@ class FileSource:
     """Publishes the services and listeners of one file.
 
     `load_first` once, then `run` until cancelled. All of it on the event loop's thread, save for the decoding.
+    `loads` and `failures` count how often new content was taken, and refused.
     """
 
     name = "file"
@@ -46,6 +47,8 @@ class FileSource:
         self._stamp: _Stamp | None = None  # of the last look
         self._digest = b""  # of the content that was decoded last
         self._decoded: Configuration | ConfigError = Configuration()
+        self.loads = 0
+        self.failures = 0
         self._reported: tuple[bytes, str] | None = None  # the failure that was logged last: content and reason
         directory.await_source(self.name)
 
@@ -119,6 +122,7 @@ class FileSource:
             raise self._decoded
         changed = self._directory.publish(self.name, self._decoded.services, self._decoded.listeners)
         if changed or self._reported:
+            self.loads += 1
             LOG.info("%s: loaded, %d services", config.shown(self._path), len(self._decoded.services))
         self._reported = None
 
@@ -126,6 +130,7 @@ class FileSource:
         """Marks the source stale, and logs what has not been logged of this content."""
         if self._reported != (self._digest, reason):
             self._reported = (self._digest, reason)
+            self.failures += 1
             LOG.error("%s\nthe last good configuration stays in use", reason)
         self._directory.mark_stale(self.name, reason)
 

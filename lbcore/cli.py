@@ -1,0 +1,255 @@
+"""The command line: `lbcore serve`, `check`, `pick`, `endpoints`.
+
+What each command needs is imported when it runs, so that `lbcore --help` is quick and a missing extra is told by name.
+Exit codes: 0 done; 1 it could not be done (nothing answers, no endpoint, the address is taken); 2 the input is wrong
+(usage, configuration, an unknown service).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from lbcore.errors import ConfigError, InvalidSetting, LbError, UnknownService
+
+if TYPE_CHECKING:
+    from lbcore.client import EndpointsUpdate, ServiceStatus
+    from lbcore.model import Endpoint
+
+__all__ = ["main"]
+
+DEFAULT_GRPC = "127.0.0.1:18000"
+DEFAULT_ADMIN = "127.0.0.1:9901"
+
+_COLUMNS = ("SERVICE", "ENDPOINT", "WEIGHT", "LOCALITY", "PRIORITY", "HEALTH", "ACTIVE", "POLICY", "VERSION")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        return _fail(2, *error.mistakes)
+    except (InvalidSetting, UnknownService) as error:
+        return _fail(2, f"lbcore: {error}")
+    except LbError as error:
+        return _fail(1, f"lbcore: {error}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "lbcore":
+            raise
+        return _fail(1, f"lbcore: {arguments.command} needs {error.name}: pip install 'lbcore[service]'")
+    except KeyboardInterrupt:
+        return 130  # as the shell has it: 128 + SIGINT
+    except BrokenPipeError:
+        # The reader has what it wants (`lbcore endpoints | head`). Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lbcore", description="Which endpoint gets this request?")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the picker and xDS service", description=_serve.__doc__)
+    serve.add_argument("config", metavar="CONFIG.yaml", type=Path, help="followed: a changed file is taken at once")
+    serve.add_argument("--grpc", metavar="HOST:PORT", default=DEFAULT_GRPC, help="xDS and picker (default %(default)s)")
+    serve.add_argument("--admin", metavar="HOST:PORT", default=DEFAULT_ADMIN, help="HTTP (default %(default)s)")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check", help="check a configuration file", description=_check.__doc__)
+    check.add_argument("config", metavar="CONFIG.yaml", type=Path)
+    check.set_defaults(run=_check)
+
+    pick = commands.add_parser("pick", help="pick an endpoint of a service", description=_pick.__doc__)
+    pick.add_argument("service", metavar="SERVICE")
+    pick.add_argument("--key", metavar="K", help="what policies that hash shall hash")
+    pick.add_argument(
+        "-n",
+        metavar="N",
+        dest="count",
+        type=_count,
+        default=1,
+        help="with --key the first N endpoints in the key's order of fallback; without, N picks one after another",
+    )
+    pick.set_defaults(run=_pick)
+
+    endpoints = commands.add_parser("endpoints", help="show endpoints", description=_endpoints.__doc__)
+    endpoints.add_argument("service", metavar="SERVICE", nargs="?", default="", help="all services without it")
+    endpoints.add_argument("--watch", action="store_true", help="go on, and show each service again when it changes")
+    endpoints.set_defaults(run=_endpoints)
+
+    for command in (pick, endpoints):
+        command.add_argument("--server", metavar="HOST:PORT", default=DEFAULT_GRPC, help="default %(default)s")
+    for command in (check, pick, endpoints):
+        command.add_argument("--json", action="store_true", help="for scripts")
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    """Serves the endpoints of a configuration file: xDS for Envoy and gRPC, the picker, gRPC health and reflection on
+    one port, /ready, /metrics and /clusters on another. Prints one line when ready; port 0 picks a free one."""
+    _quiet_grpc()
+    from lbcore.service.app import serve
+    from lbcore.service.binding import Binding
+
+    grpc_binding = Binding.parse(arguments.grpc, "--grpc")
+    admin_binding = Binding.parse(arguments.admin, "--admin")
+    return serve(arguments.config, grpc_binding, admin_binding)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Checks a configuration file: exit code 0, or 2 with file, line and field of every mistake."""
+    from lbcore.config import load
+
+    try:
+        configuration = load(arguments.config)
+    except ConfigError as error:
+        if not arguments.json:
+            raise
+        print(json.dumps({"ok": False, "mistakes": list(error.mistakes)}))
+        return 2
+    services = len(configuration.services)
+    endpoints = sum(len(service.endpoints) for service in configuration.services)
+    if arguments.json:
+        print(json.dumps({"ok": True, "services": services, "endpoints": endpoints}))
+    else:
+        print(f"{arguments.config}: good, services: {services}, endpoints: {endpoints}")
+    return 0
+
+
+def _pick(arguments: argparse.Namespace) -> int:
+    """Asks the picker service which endpoint gets a request, and prints its address."""
+    _quiet_grpc()
+    from lbcore.client import PickerClient
+
+    with PickerClient(arguments.server) as client:
+        endpoints: Iterable[Endpoint]
+        if arguments.key is not None or arguments.count == 1:
+            endpoints = client.rank(arguments.service, arguments.key, arguments.count)
+        else:
+            endpoints = client.pick_many(arguments.service, arguments.count)
+        if arguments.json:
+            print(json.dumps({"service": arguments.service, "endpoints": [_endpoint_json(each) for each in endpoints]}))
+        else:
+            for each in endpoints:
+                print(each.address)
+    return 0
+
+
+def _endpoints(arguments: argparse.Namespace) -> int:
+    """Shows endpoints with weight, locality, priority, health, requests under a lease, policy and version."""
+    _quiet_grpc()
+    from lbcore.client import PickerClient
+
+    show = _show_json if arguments.json else _show_table
+    with PickerClient(arguments.server) as client:
+        for update in client.watch(arguments.service):
+            show(update)
+            sys.stdout.flush()
+            if not arguments.watch:
+                break
+    return 0
+
+
+def _show_json(update: EndpointsUpdate) -> None:
+    print(
+        json.dumps(
+            {
+                "services": [_service_json(service) for service in update.services],
+                "removed": list(update.removed),
+                "stale": dict(update.stale),
+            }
+        )
+    )
+
+
+def _show_table(update: EndpointsUpdate) -> None:
+    rows = [row for service in update.services for row in _rows(service)]
+    if rows:
+        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+        for row in (_COLUMNS, *rows):
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for name in update.removed:
+        print(f"service {name} is gone")
+    for source, reason in update.stale.items():
+        print(f"source {source} is stale: {reason}")
+
+
+def _rows(service: ServiceStatus) -> list[tuple[str, ...]]:
+    tail = (service.policy, service.version)
+    if not service.endpoints:
+        return [(service.name, *["-"] * 6, *tail)]
+    return [
+        (
+            service.name,
+            each.endpoint.address,
+            str(each.endpoint.weight),
+            str(each.endpoint.locality) or "-",
+            str(each.endpoint.priority),
+            each.endpoint.health.name,
+            str(each.active),
+            *tail,
+        )
+        for each in service.endpoints
+    ]
+
+
+def _service_json(service: ServiceStatus) -> dict[str, object]:
+    return {
+        "service": service.name,
+        "policy": service.policy,
+        "version": service.version,
+        "endpoints": [{**_endpoint_json(each.endpoint), "active": each.active} for each in service.endpoints],
+    }
+
+
+def _endpoint_json(endpoint: Endpoint) -> dict[str, object]:
+    return {
+        "address": endpoint.address,
+        "weight": endpoint.weight,
+        "locality": str(endpoint.locality),
+        "priority": endpoint.priority,
+        "health": endpoint.health.name,
+        "hostname": endpoint.hostname,
+        "metadata": dict(endpoint.metadata),
+    }
+
+
+class _Version(argparse.Action):
+    """Prints the installed version; looking it up takes time, so not before it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        parser.exit(message=f"lbcore {version('lbcore')}\n")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 to 1000000")
+    return int(text)
+
+
+def _quiet_grpc() -> None:
+    """Keeps grpc's own log of C++ off stderr: every failure is told by its message. GRPC_VERBOSITY brings it back."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _fail(code: int, *lines: str) -> int:
+    for line in lines:
+        print(line, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

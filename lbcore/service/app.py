@@ -1,0 +1,186 @@
+"""The composition root of `lbcore serve`: the one place that makes the parts and joins them.
+
+Order matters at both ends. Nothing listens before the configuration has been read and applied, so no answer is ever
+given from an empty directory; and a drain first tells (health, `/ready`), then ends the streams, then waits for calls
+under way, then goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import prometheus_client
+import uvloop
+from aiohttp import web
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from lbcore._core import Lease
+from lbcore.directory import Directory
+from lbcore.service.admin import Admin
+from lbcore.service.binding import Binding
+from lbcore.service.clusters import Clusters
+from lbcore.service.leases import LeaseTable
+from lbcore.service.metrics import XdsMetrics, make_registry
+from lbcore.service.picker import SERVICE_NAME as PICKER
+from lbcore.service.picker import Picker
+from lbcore.sources.file import FileSource
+from lbcore.xds.server import SERVICES as XDS_SERVICES
+from lbcore.xds.server import XdsServer
+
+__all__ = ["Service", "serve"]
+
+logger = logging.getLogger(__name__)
+
+SERVICES = (PICKER, *XDS_SERVICES, health.SERVICE_NAME)
+GRACE = 5.0  # seconds that calls under way have to end in a drain
+
+SERVER_OPTIONS = (
+    # Without it a second server on the same port would share the connections instead of being refused.
+    ("grpc.so_reuseport", 0),
+    # More than about a thousand streams that begin at once would be refused (default 1000 and 3000).
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
+    # Long-lived streams: clients may ask every ten seconds whether we live, and we ask whether they do.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+
+def serve(config: Path, grpc_binding: Binding, admin_binding: Binding) -> int:
+    """Serves until a signal ends it, and returns the exit code.
+
+    Raises `ConfigError` where the configuration is bad at the start, `CannotListen` where an address cannot be had.
+    """
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and nobody reads them
+    return uvloop.run(Service(config, grpc_binding, admin_binding).run())
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The addresses that the service listens on."""
+
+    grpc: Binding
+    admin: Binding
+
+
+class Service:
+    """Everything that runs, from the configuration file to the two ports."""
+
+    def __init__(self, config: Path, grpc_binding: Binding, admin_binding: Binding) -> None:
+        self._grpc_binding = grpc_binding
+        self._admin_binding = admin_binding
+        self._stop = asyncio.Event()
+        directory = Directory()
+        self._source = FileSource(config, directory)
+        self._clusters = Clusters(directory)
+        self._leases: LeaseTable[Lease] = LeaseTable()
+        registry = make_registry(self._clusters, self._leases, self._source)
+        self._picker = Picker(self._clusters, self._leases)
+        self._xds = XdsServer(directory, XdsMetrics(registry))
+        self._admin = Admin(self._clusters, registry)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs lacks it
+
+    async def run(self) -> int:
+        """Loads, listens, serves until a signal or a failure, drains; returns the exit code."""
+        self._handle_signals()
+        self._source.load_first()
+        self._clusters.apply(self._clusters.directory.current)
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        runner = web.AppRunner(self._admin.application(), access_log=None)
+        parts: list[asyncio.Task[None]] = []
+        try:
+            bound = Bound(await self._listen_grpc(server), await self._listen_admin(runner))
+            parts = [asyncio.ensure_future(part) for part in self._parts()]
+            await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+            _announce(bound)
+            failed = await self._until_stopped(parts)
+            await self._drain(server)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            await server.stop(None)
+            await runner.cleanup()
+        return 1 if failed else 0
+
+    def _parts(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What runs beside the two ports, for ever."""
+        return (
+            self._source.run(),
+            self._clusters.run(),
+            self._clusters.tick(),
+            self._leases.run(),
+            self._xds.run(),
+        )
+
+    async def _listen_grpc(self, server: grpc.aio.Server) -> Binding:
+        self._picker.add_to(server)
+        self._xds.add_to(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+        try:
+            port = server.add_insecure_port(str(self._grpc_binding))
+        except RuntimeError:
+            raise self._grpc_binding.refused() from None
+        await server.start()
+        return replace(self._grpc_binding, port=port)
+
+    async def _listen_admin(self, runner: web.AppRunner) -> Binding:
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._admin_binding.host, self._admin_binding.port).start()
+        except OSError:
+            raise self._admin_binding.refused() from None
+        return replace(self._admin_binding, port=runner.addresses[0][1])
+
+    async def _until_stopped(self, parts: list[asyncio.Task[None]]) -> bool:
+        """Waits for a signal; returns whether a part has failed instead."""
+        stopped = asyncio.ensure_future(self._stop.wait())
+        done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        for part in done - {stopped}:
+            logger.critical("a part of the service has failed: the service stops", exc_info=part.exception())
+        return stopped not in done
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        logger.info("draining")
+        self._admin.draining = True
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._picker.streams.drain()
+        self._xds.drain()
+        await server.stop(GRACE)
+        logger.info("stopped")
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", *SERVICES):
+            await self._health.set(name, status)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._stop.is_set():
+            logger.warning("%s again: stopping at once", number.name)
+            logging.shutdown()
+            os._exit(128 + number)
+        logger.info("%s", number.name)
+        self._stop.set()
+
+
+def _announce(bound: Bound) -> None:
+    for name, binding in (("gRPC", bound.grpc), ("admin", bound.admin)):
+        if not binding.loopback:
+            logger.warning("the %s port listens on %s, beyond this machine, unencrypted and open to all", name, binding)
+    print(f"ready grpc={bound.grpc} admin={bound.admin}", flush=True)

@@ -1,0 +1,167 @@
+"""The clusters as Envoy's own admin interface shows them: `/clusters` as text and as JSON.
+
+The text has the lines of TextClustersChunkProcessor (source/server/admin/clusters_chunk_processor.cc), the JSON is
+envoy.admin.v3.Clusters. What lbcore does not do (connections, timeouts, success rates) shows as in an idle Envoy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+
+from envoy.admin.v3 import clusters_pb2, metrics_pb2
+from envoy.config.cluster.v3 import circuit_breaker_pb2
+from envoy.config.core.v3 import base_pb2
+from google.protobuf.json_format import MessageToDict
+
+from lbcore.model import Health
+from lbcore.service.clusters import ServedCluster
+from lbcore.settings import CircuitBreakers
+from lbcore.stats import Availability, EndpointStats
+from lbcore.xds.addresses import address_message
+
+__all__ = ["clusters_json", "clusters_text"]
+
+_ENVOY_BREAKERS = CircuitBreakers()  # Envoy's own, for the high priority, which lbcore does not configure
+_LIMITS = tuple(field.name for field in fields(CircuitBreakers))
+
+_DISCOVERY_FLAGS = {
+    Health.UNHEALTHY: "/failed_eds_health",
+    Health.TIMEOUT: "/failed_eds_health",
+    Health.DEGRADED: "/degraded_eds_health",
+    Health.DRAINING: "/eds_status_draining",
+}
+_DISCOVERY_STATUS = {
+    Health.UNKNOWN: Health.HEALTHY,
+    Health.HEALTHY: Health.HEALTHY,
+    Health.UNHEALTHY: Health.UNHEALTHY,
+    Health.TIMEOUT: Health.UNHEALTHY,
+    Health.DEGRADED: Health.DEGRADED,
+    Health.DRAINING: Health.DRAINING,
+}
+
+
+def clusters_text(clusters: Iterable[ServedCluster]) -> str:
+    """`/clusters`: one `cluster::...::value` a line."""
+    return "".join(f"{served.service.name}::{line}\n" for served in clusters for line in _lines(served))
+
+
+def clusters_json(clusters: Iterable[ServedCluster]) -> str:
+    """`/clusters?format=json`."""
+    message = clusters_pb2.Clusters(cluster_statuses=map(_status, clusters))
+    return json.dumps(MessageToDict(message, preserving_proto_field_name=True), indent=1) + "\n"
+
+
+def _lines(served: ServedCluster) -> Iterator[str]:
+    service = served.service
+    yield f"observability_name::{service.name}"
+    if service.outlier_detection is not None:
+        for figure in ("success_rate", "local_origin_success_rate"):
+            yield f"outlier::{figure}_average::-1"
+            yield f"outlier::{figure}_ejection_threshold::-1"
+    for priority, limits in (("default", service.circuit_breakers or _ENVOY_BREAKERS), ("high", _ENVOY_BREAKERS)):
+        for name in _LIMITS:
+            yield f"{priority}_priority::{name}::{getattr(limits, name)}"
+    yield "added_via_api::true"
+    for each in _by_priority(served):
+        address = each.endpoint.address.removeprefix("unix:")
+        for name, value in _host_values(each):
+            yield f"{address}::{name}::{value}"
+
+
+def _host_values(each: EndpointStats) -> Iterator[tuple[str, object]]:
+    endpoint = each.endpoint
+    yield from sorted({**_counters(each), **_gauges(each)}.items())
+    yield "hostname", endpoint.hostname
+    yield "health_flags", _health_flags(each)
+    yield "weight", endpoint.weight
+    yield "region", endpoint.locality.region
+    yield "zone", endpoint.locality.zone
+    yield "sub_zone", endpoint.locality.sub_zone
+    yield "canary", "false"
+    yield "priority", endpoint.priority
+    yield "success_rate", -1
+    yield "local_origin_success_rate", -1
+
+
+def _status(served: ServedCluster) -> clusters_pb2.ClusterStatus:
+    service = served.service
+    breakers = circuit_breaker_pb2.CircuitBreakers(
+        thresholds=[
+            _thresholds(base_pb2.DEFAULT, service.circuit_breakers or _ENVOY_BREAKERS),
+            _thresholds(base_pb2.HIGH, _ENVOY_BREAKERS),
+        ]
+    )
+    return clusters_pb2.ClusterStatus(
+        name=service.name,
+        observability_name=service.name,
+        added_via_api=True,
+        circuit_breakers=breakers,
+        host_statuses=map(_host_status, _by_priority(served)),
+    )
+
+
+def _host_status(each: EndpointStats) -> clusters_pb2.HostStatus:
+    endpoint = each.endpoint
+    status = clusters_pb2.HostStatus(
+        address=address_message(endpoint.address),
+        stats=[
+            *(metrics_pb2.SimpleMetric(name=name, value=value) for name, value in _counters(each).items()),
+            *(
+                metrics_pb2.SimpleMetric(name=name, value=value, type=metrics_pb2.SimpleMetric.GAUGE)
+                for name, value in _gauges(each).items()
+            ),
+        ],
+        health_status=clusters_pb2.HostHealthStatus(
+            eds_health_status=int(_DISCOVERY_STATUS[endpoint.health]),
+            failed_active_health_check=_fails_active_check(each),
+        ),
+        weight=endpoint.weight,
+        hostname=endpoint.hostname,
+        priority=endpoint.priority,
+    )
+    if str(endpoint.locality):
+        status.locality.region = endpoint.locality.region
+        status.locality.zone = endpoint.locality.zone
+        status.locality.sub_zone = endpoint.locality.sub_zone
+    return status
+
+
+def _by_priority(served: ServedCluster) -> list[EndpointStats]:
+    return sorted(served.cluster.stats().endpoints, key=lambda each: each.endpoint.priority)
+
+
+def _counters(each: EndpointStats) -> dict[str, int]:
+    return {
+        "cx_connect_fail": 0,
+        "cx_total": 0,
+        "rq_error": each.failures,
+        "rq_success": each.successes,
+        "rq_timeout": 0,
+        "rq_total": each.requests,
+    }
+
+
+def _gauges(each: EndpointStats) -> dict[str, int]:
+    return {"cx_active": 0, "rq_active": each.active, "rq_pending_active": 0}
+
+
+def _health_flags(each: EndpointStats) -> str:
+    """As HostUtility::healthFlagsToString (source/common/upstream/host_utility.cc)."""
+    active = "/failed_active_hc" if _fails_active_check(each) else ""
+    return active + _DISCOVERY_FLAGS.get(each.endpoint.health, "") or "healthy"
+
+
+def _fails_active_check(each: EndpointStats) -> bool:
+    said_usable = each.endpoint.health in (Health.UNKNOWN, Health.HEALTHY, Health.DEGRADED)
+    return said_usable and each.availability is Availability.UNAVAILABLE
+
+
+def _thresholds(
+    priority: base_pb2.RoutingPriority, limits: CircuitBreakers
+) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:
+    thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds(priority=priority)
+    for name in _LIMITS:
+        getattr(thresholds, name).value = getattr(limits, name)
+    return thresholds

@@ -1,0 +1,160 @@
+"""What the service counts, for Prometheus, every name with the prefix `lbcore_`.
+
+State that lives elsewhere (picks, leases, endpoints, staleness) is read when it is scraped and costs a pick nothing;
+only what the xDS server tells while it serves is counted here. Labels are bounded: services come from the
+configuration, resource types are few, and of nodes, whose names are the clients' own, only so many are told apart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter as Tally
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from lbcore._core import Lease
+from lbcore.model import Health
+from lbcore.service.clusters import Clusters
+from lbcore.service.leases import LeaseTable
+from lbcore.xds.observer import XdsObserver
+
+__all__ = ["MAX_NODES", "XdsMetrics", "make_registry"]
+
+logger = logging.getLogger(__name__)
+
+MAX_NODES = 1000
+OTHER_NODES = "other"
+_MAX_LABEL = 200  # characters of a node's name
+_MAX_MESSAGE = 1000  # characters of a NACK's reason in the log
+
+
+class ReloadCounts(Protocol):
+    """How often the configuration file was read."""
+
+    @property
+    def loads(self) -> int:
+        """Times that it was read and taken."""
+
+    @property
+    def failures(self) -> int:
+        """Times that it was bad, and the last good one kept."""
+
+
+class XdsMetrics(XdsObserver):
+    """Counts what the xDS server does."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._streams = Gauge("lbcore_xds_streams", "Open xDS streams", ["method"], registry=registry)
+        self._responses = Counter("lbcore_xds_responses", "xDS responses sent", ["type"], registry=registry)
+        self._bytes = Counter("lbcore_xds_response_bytes", "Bytes of xDS responses sent", ["type"], registry=registry)
+        self._acks = Counter("lbcore_xds_acks", "xDS responses that a client accepted", ["type"], registry=registry)
+        self._nacks = Counter(
+            "lbcore_xds_nacks", "xDS responses that a client refused", ["node", "type"], registry=registry
+        )
+        self._withheld = Counter(
+            "lbcore_xds_withheld", "Times that part of a service was kept from xDS clients", registry=registry
+        )
+        self._nodes: set[str] = set()
+
+    def stream_opened(self, method: str) -> None:
+        self._streams.labels(method).inc()
+
+    def stream_closed(self, method: str) -> None:
+        self._streams.labels(method).dec()
+
+    def response_sent(self, node: str, type_url: str, resources: int, size: int) -> None:  # noqa: ARG002
+        self._responses.labels(type_url).inc()
+        self._bytes.labels(type_url).inc(size)
+
+    def acked(self, node: str, type_url: str, version: str) -> None:  # noqa: ARG002
+        self._acks.labels(type_url).inc()
+
+    def nacked(self, node: str, type_url: str, version: str, message: str, nonce: str) -> None:  # noqa: ARG002
+        name = self._node_label(node)
+        self._nacks.labels(name, type_url).inc()
+        logger.warning("node %r refuses %s version %s: %s", name, type_url, version, message[:_MAX_MESSAGE])
+
+    def withheld(self, service: str, reason: str) -> None:
+        self._withheld.inc()
+        logger.warning("service %r is not whole over xDS: %s", service, reason)
+
+    def _node_label(self, node: str) -> str:
+        node = node[:_MAX_LABEL]
+        if node not in self._nodes:
+            if len(self._nodes) >= MAX_NODES:
+                return OTHER_NODES
+            self._nodes.add(node)
+        return node
+
+
+class _StateCollector(Collector):
+    """Reads the service's state when it is scraped."""
+
+    def __init__(self, clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts) -> None:
+        self._clusters = clusters
+        self._leases = leases
+        self._reloads = reloads
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing: asked at registration for names, which collecting would give only once the state exists."""
+        return iter(())
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        yield from self._picks()
+        yield from self._held_leases()
+        yield from self._configuration()
+        yield from self._endpoints()
+
+    def _picks(self) -> Iterator[CounterMetricFamily]:
+        picks = CounterMetricFamily("lbcore_picks", "Picks answered", labels=["service"])
+        for served in self._clusters:
+            picks.add_metric([served.service.name], served.picks)
+        yield picks
+
+    def _held_leases(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        yield GaugeMetricFamily("lbcore_leases_active", "Leases held by remote callers", len(self._leases))
+        yield CounterMetricFamily("lbcore_leases_granted", "Leases granted", self._leases.granted)
+        yield CounterMetricFamily("lbcore_leases_expired", "Leases that nobody reported", self._leases.expired)
+
+    def _configuration(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        reloads = CounterMetricFamily("lbcore_config_reloads", "Reads of the configuration file", labels=["result"])
+        reloads.add_metric(["ok"], self._reloads.loads)
+        reloads.add_metric(["failed"], self._reloads.failures)
+        yield reloads
+        directory = self._clusters.directory
+        stale = GaugeMetricFamily(
+            "lbcore_source_stale", "1 where a source fails and its last good services are kept", labels=["source"]
+        )
+        for source in directory.sources:
+            stale.add_metric([source], float(source in directory.current.stale))
+        yield stale
+        yield GaugeMetricFamily("lbcore_directory_synced", "1 once every source has been heard from", directory.synced)
+        yield GaugeMetricFamily(
+            "lbcore_directory_revision", "Changes of the directory in this process", directory.current.revision
+        )
+
+    def _endpoints(self) -> Iterator[GaugeMetricFamily]:
+        endpoints = GaugeMetricFamily(
+            "lbcore_endpoints", "Endpoints by discovery's health", labels=["service", "health"]
+        )
+        active = GaugeMetricFamily("lbcore_requests_active", "Requests under a lease", labels=["service"])
+        for served in self._clusters:
+            stats = served.cluster.stats()
+            counts = Tally(each.endpoint.health for each in stats.endpoints)
+            for health in Health:
+                endpoints.add_metric([served.service.name, health.name], counts[health])
+            active.add_metric([served.service.name], stats.active)
+        yield endpoints
+        yield active
+
+
+def make_registry(clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts) -> CollectorRegistry:
+    """A registry with the service's state and the process's own figures."""
+    registry = CollectorRegistry()
+    ProcessCollector(namespace="lbcore", registry=registry)
+    registry.register(_StateCollector(clusters, leases, reloads))
+    return registry

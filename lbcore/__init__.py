@@ -11,6 +11,16 @@ from lbcore.explanation import Candidate, Explanation
 from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, LoadReport, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.request_hash import (
+    Cookie,
+    FilterState,
+    HashPolicy,
+    Header,
+    QueryParameter,
+    RegexRewrite,
+    RequestHash,
+    SourceIp,
+)
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
 from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
 from lbcore.subset import Subset, Subsets, SubsetSelector
@@ -22,10 +32,14 @@ __all__ = [
     "Cluster",
     "ClusterStats",
     "ConfigError",
+    "Cookie",
     "Endpoint",
     "EndpointStats",
     "Explanation",
     "Handle",
+    "FilterState",
+    "HashPolicy",
+    "Header",
     "Health",
     "InvalidSetting",
     "Jump",
@@ -40,11 +54,15 @@ __all__ = [
     "OutlierDetection",
     "Policy",
     "PriorityStats",
+    "QueryParameter",
     "Random",
+    "RegexRewrite",
     "Rendezvous",
+    "RequestHash",
     "RingHash",
     "RoundRobin",
     "SlowStart",
+    "SourceIp",
     "Subset",
     "SubsetSelector",
     "Subsets",

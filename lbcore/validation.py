@@ -25,6 +25,7 @@ __all__ = [
     "Uint32",
     "Whole",
     "WholePercent",
+    "WholeSeconds",
     "flag",
     "number",
     "one_of",
@@ -178,6 +179,19 @@ class Seconds:
 
     def __call__(self, value: object, field: str) -> float:
         return number(value, field, self.low, MAX_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSeconds(Seconds):
+    """A duration of whole seconds, for protocols that know no parts of them."""
+
+    low: float = 0.0
+
+    def __call__(self, value: object, field: str) -> float:
+        seconds = Seconds.__call__(self, value, field)
+        if not seconds.is_integer():
+            raise refusal(field, value, "expected whole seconds")
+        return seconds
 
 
 Uint32 = Annotated[int, Whole(0, UINT32_MAX)]

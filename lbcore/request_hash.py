@@ -266,7 +266,7 @@ class HashPolicy(Checked):
     Fields:
         methods: `Header`, `Cookie`, `QueryParameter`, `SourceIp`, `FilterState`, one or several.
 
-    Raises `InvalidSetting`. Threads may share a policy. Hashing costs about 0.1 µs for one header in a dict, 0.5 to 1 µs
+    Raises `InvalidSetting`. Threads may share a policy. Hashing costs about 0.1 µs for one header in a dict, up to 1 µs
     a method otherwise. Source: Envoy RouteAction.HashPolicy (route_components.proto).
 
     >>> from lbcore import Cluster, Endpoint, Maglev

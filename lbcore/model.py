@@ -85,7 +85,10 @@ class WholeByLocality:
         counts: dict[Locality, int] = {}
         for place, count in value.items():
             wrong: list[Mistake] = []
-            counts[attempt(locality, place, "locality", wrong)] = attempt(count_rule, count, self.of, wrong)
+            where = attempt(locality, place, "locality", wrong)
+            if where in counts:
+                wrong.append(Mistake((), f"locality {place!r}: expected each locality once, it is {str(where)!r}"))
+            counts[where] = attempt(count_rule, count, self.of, wrong)
             mistakes += (Mistake((field, str(place)), each.what) for each in wrong)
         if mistakes:
             raise InvalidSetting(*mistakes)

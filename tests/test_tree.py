@@ -24,27 +24,17 @@ LONGEST = 500  # lines
 # In the two layers of values and of the engine the modules of one layer also know each other.
 LAYERS = (
     ("errors", "validation", "address", "schema"),
-    (
-        "model",
-        "settings",
-        "policy",
-        "routing",
-        "snapshot",
-        "stats",
-        "explanation",
-        "request",
-        "request_hash",
-        "regex_rewrite",
-    ),
+    ("model", "settings", "policy", "routing", "snapshot", "stats", "explanation"),
     ("_core",),
-    ("picker", "subset", "handle", "cluster"),
+    ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("directory",),
     ("config",),
     ("service.proto",),
     ("service.wire",),  # messages to values and back, for the service and its clients
     ("health", "sources", "registry", "xds", "client", "resilience", "simulation", "integrations"),
     ("service",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 KNOW_EACH_OTHER = (0, 1, 3)
 EMBEDDED = 3  # the last layer that a program gets by `import lbcore`

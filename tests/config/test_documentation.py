@@ -1,0 +1,38 @@
+"""docs/configuration.md names every field that the file may have, and its examples decode."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from lbcore.config import parse
+from lbcore.model import Endpoint
+from lbcore.policy import Policy
+from lbcore.routing import HashOn, Listener, Route
+from lbcore.schema import fields_of
+from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
+from lbcore.snapshot import ServiceSnapshot
+
+TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+VALUES = (
+    *get_args(Policy),
+    *(CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart),
+    *(Endpoint, HashOn, Listener, Route, ServiceSnapshot),
+)
+WRITTEN_OTHERWISE = {"locality_weights": "localities"}
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: value.__name__)
+def test_every_field_is_described(value: type) -> None:
+    names = {WRITTEN_OTHERWISE.get(name, name) for name in fields_of(value)}
+    assert {name for name in names if not re.search(rf"\b{name}\b", TEXT)} == set()
+
+
+def test_the_examples_decode() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    assert examples
+    for example in examples:
+        parse(example, "configuration.md")

@@ -105,7 +105,7 @@ class SotwSubscription(Subscription[SotwRequest]):
             return None
         earlier = self._in_flight if self._sent is not None and not self._sent.answered else frozenset()
         self._unaccepted |= due.new
-        self._in_flight = earlier | due.new
+        self._in_flight = earlier | self._unaccepted.intersection(resource.name for resource in due.resources)
         self._sent = _Sent(due.version, next(self._nonces))
         self._superseded = False
         body = self._resources.sotw_body(due.version, due.resources, due.missing)

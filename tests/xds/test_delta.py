@@ -309,6 +309,27 @@ def test_a_retained_cluster_stays_until_it_is_released(cds: Client) -> None:
     assert cds.take() == Told({}, ["a"])
 
 
+def test_what_is_new_is_settled_by_its_ack_and_not_by_a_nack(eds: Client) -> None:
+    eds.ask("a")
+    eds.take()
+    assert not eds.subscription.settled("a")
+    eds.refuse()
+    assert not eds.subscription.settled("a")
+    eds.follow(eds.world.change(a=2))
+    eds.settle()
+    assert eds.subscription.settled("a")
+    eds.ask(drop=["a"])
+    assert not eds.subscription.settled("a")
+
+
+def test_what_a_reconnecting_client_has_is_settled(eds: Client) -> None:
+    eds.ask("a")
+    eds.settle()
+    again = Client(eds.world)
+    again.ask("a", has=eds.versions)
+    assert again.subscription.settled("a")
+
+
 def test_held_changes_stay_due_and_first_deliveries_are_not_held(eds: Client) -> None:
     eds.ask("a")
     assert eds.subscription.respond(lambda _: True) is not None

@@ -157,6 +157,17 @@ async def test_s21_delta_a_route_moves_between_the_new_and_the_old_cluster(serve
     assert await client.settle(CDS) == ({}, ["a"])
 
 
+async def test_s21_a_route_from_before_a_reconnect_is_held_too(served: Plane) -> None:
+    served.publish(service("b", 2), listeners=[ingress("b")])
+    client = served.sotw(user_agent_name="envoy")
+    await client.ask(CDS)
+    clusters = await client.receive(CDS)
+    await client.ask(RDS, "in", version="from an earlier stream")
+    assert await client.quiet()
+    await client.ask(CDS, version=clusters.version_info)
+    assert (await client.settle(RDS, "in")).keys() == {"in"}
+
+
 async def test_s21_the_first_delivery_of_a_route_waits_for_nothing(served: Plane) -> None:
     served.publish(service("a", 1), listeners=[ingress("a")])
     client = served.sotw(user_agent_name="envoy")

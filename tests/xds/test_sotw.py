@@ -140,6 +140,13 @@ def test_s6_new_names_beside_an_older_version_are_no_nack(eds: Client) -> None:
     assert eds.take() == {"b": 1}
 
 
+def test_s6_an_older_version_without_an_error_is_no_ack_either(eds: Client) -> None:
+    eds.ask("a")
+    eds.take()
+    assert eds.ask("a", version="older") is None
+    assert not eds.subscription.settled("a")
+
+
 def test_s6_fewer_names_after_a_nack_are_delivered_without_what_was_refused(cds: Client) -> None:
     cds.ask()
     cds.take()
@@ -160,6 +167,13 @@ def test_s7_a_stale_nonce_changes_nothing(eds: Client) -> None:
     assert eds.take() == {"b": 1}
 
 
+def test_s7_an_empty_nonce_is_stale_once_the_client_has_answered(eds: Client) -> None:
+    eds.ask("a")
+    eds.settle("a")
+    eds.ask("a", "b", nonce="")
+    assert eds.take() is None
+
+
 def test_s8_a_new_name_is_delivered_although_nothing_changed(eds: Client) -> None:
     eds.ask("a")
     eds.settle("a")
@@ -167,12 +181,14 @@ def test_s8_a_new_name_is_delivered_although_nothing_changed(eds: Client) -> Non
     assert eds.take() == {"b": 1}
 
 
-def test_s9_a_name_dropped_and_taken_up_again_is_delivered_again(eds: Client) -> None:
-    eds.ask("a", "b")
-    eds.settle("a", "b")
-    eds.ask("a")
-    eds.ask("a", "b")
-    assert eds.take() == {"b": 1}
+@pytest.mark.parametrize("client", ["eds", "cds"])
+def test_s9_a_name_dropped_and_taken_up_again_is_delivered_again(client: str, request: pytest.FixtureRequest) -> None:
+    subscriber: Client = request.getfixturevalue(client)
+    subscriber.ask("a", "b")
+    subscriber.settle("a", "b")
+    subscriber.ask("a")
+    subscriber.ask("a", "b")
+    assert "b" in subscriber.settle("a", "b")
 
 
 @pytest.mark.parametrize("client", ["eds", "cds"])
@@ -322,6 +338,15 @@ def test_a9_a_request_that_crosses_the_first_response_is_served(eds: Client) -> 
     assert eds.take() == {"b": 1}
 
 
+def test_a9_the_answer_to_the_newest_response_settles_those_before_it(eds: Client) -> None:
+    eds.ask("a")
+    eds.take()
+    eds.ask("a", "b", nonce="", version="")
+    eds.settle("a", "b")
+    assert eds.subscription.settled("a")
+    assert eds.subscription.settled("b")
+
+
 def test_a4_a_nonce_of_another_stream_is_no_obstacle(eds: Client) -> None:
     eds.ask("a", nonce="from-before", version="from-before")
     assert eds.take() == {"a": 1}
@@ -373,6 +398,29 @@ def test_held_changes_stay_due_and_first_deliveries_are_not_held(eds: Client) ->
     eds.follow(eds.world.change(a=2))
     assert eds.subscription.respond(lambda _: True) is None
     assert eds.take() == {"a": 2}
+
+
+def test_a_first_delivery_is_held_where_the_client_has_something_from_before(eds: Client) -> None:
+    eds.ask("a", version="from an earlier stream")
+    assert eds.subscription.respond(lambda _: True) is None
+    assert eds.take() == {"a": 1}
+
+
+@pytest.mark.parametrize("client", ["eds", "cds"])
+def test_what_is_new_is_settled_by_its_ack_and_not_by_a_nack(client: str, request: pytest.FixtureRequest) -> None:
+    subscriber: Client = request.getfixturevalue(client)
+    subscriber.ask("a")
+    assert not subscriber.subscription.settled("a")
+    subscriber.take()
+    assert not subscriber.subscription.settled("a")
+    subscriber.refuse("a")
+    assert not subscriber.subscription.settled("a")
+    subscriber.follow(subscriber.world.change(a=2))
+    subscriber.settle("a")
+    assert subscriber.subscription.settled("a")
+    subscriber.follow(subscriber.world.change(a=3))
+    subscriber.take()
+    assert subscriber.subscription.settled("a"), "it has an earlier version"
 
 
 def test_a_retained_cluster_stays_until_it_is_released(cds: Client) -> None:

@@ -310,6 +310,18 @@ def test_s23_versions_follow_the_content_and_nothing_else() -> None:
     assert one.version == other.version
 
 
+def test_s23_a_version_speaks_of_what_is_subscribed_to_and_not_of_the_past(eds: Client) -> None:
+    eds.ask("a", "b")
+    eds.settle("a", "b")
+    eds.ask("a")
+    eds.follow(eds.world.change(a=2))
+    eds.settle("a")
+    newcomer = Client(eds.world)
+    newcomer.ask("a")
+    newcomer.settle("a")
+    assert newcomer.version == eds.version
+
+
 @pytest.mark.parametrize("client", ["eds", "cds"])
 def test_s24_changes_behind_an_unanswered_response_become_one(client: str, request: pytest.FixtureRequest) -> None:
     subscriber: Client = request.getfixturevalue(client)

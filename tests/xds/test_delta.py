@@ -147,6 +147,15 @@ def test_d6_a_name_asked_for_again_does_not_wait_for_an_answer(eds: Client) -> N
     assert eds.take() == Told({"a": 1}, [])
 
 
+def test_d6_a_name_asked_for_again_is_sent_although_it_changed_and_changed_back_meanwhile(eds: Client) -> None:
+    eds.ask("a")
+    eds.settle()
+    eds.ask("a")
+    eds.follow(eds.world.change(a=2))
+    eds.follow(eds.world.change(a=1))
+    assert eds.take() == Told({"a": 1}, [])
+
+
 def test_d7_a_name_dropped_is_not_followed_and_one_never_had_is_ignored(eds: Client) -> None:
     eds.ask("a", "b")
     eds.settle()
@@ -240,6 +249,15 @@ def test_d16_endpoints_are_sent_again_unasked_although_unchanged(eds: Client) ->
     eds.ask("a", "b")
     eds.settle()
     eds.subscription.resend(["a", "z"])
+    assert eds.take() == Told({"a": 1}, [])
+
+
+def test_d16_endpoints_owed_again_stay_owed_although_they_changed_and_changed_back(eds: Client) -> None:
+    eds.ask("a")
+    eds.settle()
+    eds.subscription.resend(["a"])
+    eds.follow(eds.world.change(a=2))
+    eds.follow(eds.world.change(a=1))
     assert eds.take() == Told({"a": 1}, [])
 
 

@@ -290,6 +290,15 @@ def test_s19_endpoints_are_sent_again_when_asked_for_although_unchanged(eds: Cli
     assert eds.version == version
 
 
+def test_s19_endpoints_owed_again_stay_owed_although_they_changed_and_changed_back(eds: Client) -> None:
+    eds.ask("a")
+    eds.settle("a")
+    eds.subscription.resend(["a"])
+    eds.follow(eds.world.change(a=2))
+    eds.follow(eds.world.change(a=1))
+    assert eds.take() == {"a": 1}
+
+
 def test_s22_a_reconnecting_client_gets_what_it_names(eds: Client) -> None:
     eds.ask("a")
     eds.settle("a")

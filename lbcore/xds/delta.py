@@ -195,4 +195,3 @@ class DeltaSubscription(Subscription[DeltaRequest]):
     def _forget(self, name: str) -> None:
         self._told.pop(name, None)
         self._due.discard(name)
-        self._unaccepted.discard(name)

@@ -245,6 +245,14 @@ def test_d14_a_removal_is_told_once_and_a_return_is_sent(cds: Client) -> None:
     assert cds.take() == Told({"a": 1}, [])
 
 
+def test_d14_what_comes_and_goes_before_it_was_sent_is_not_mentioned(eds: Client) -> None:
+    eds.ask("z")
+    assert eds.settle() == Told({}, ["z"])
+    eds.follow(eds.world.change(z=1))
+    eds.follow(eds.world.remove("z"))
+    assert eds.take() is None
+
+
 def test_d16_endpoints_are_sent_again_unasked_although_unchanged(eds: Client) -> None:
     eds.ask("a", "b")
     eds.settle()

@@ -130,6 +130,9 @@ async def test_s21_a_cluster_goes_only_after_the_route_that_leaves_it_was_accept
     served.publish(service("b", 2), listeners=[ingress("b")])
     routes = await client.receive(RDS)
     assert await client.quiet()
+    served.publish(service("b", 3), listeners=[ingress("b")])
+    await client.settle(EDS, "a", "b")
+    assert await client.quiet()
     await client.ask(RDS, "in", version=routes.version_info)
     assert (await client.settle(CDS)).keys() == {"b"}
 
@@ -139,6 +142,53 @@ async def test_s21_a_cluster_without_routes_goes_at_once(served: Plane) -> None:
     client = await subscribed_sotw(served, "a", "b")
     served.publish(service("a", 1), listeners=[ingress("a")])
     assert (await client.settle(CDS)).keys() == {"a"}
+
+
+async def test_s21_a_cluster_goes_although_a_route_keeps_leading_to_it(served: Plane) -> None:
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("a", "b")])
+    client = await subscribed_sotw(served, "a", "b")
+    served.publish(service("a", 1), listeners=[ingress("a", "b")])
+    assert (await client.settle(CDS)).keys() == {"a"}
+
+
+async def test_s21_a_cluster_kept_for_a_route_goes_when_the_route_is_gone(served: Plane) -> None:
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("a")])
+    client = await subscribed_sotw(served, "a", "b")
+    served.publish(service("b", 2), listeners=[ingress("b")])
+    await client.receive(RDS)
+    await client.refuse(RDS, "in")
+    assert await client.quiet()
+    served.publish(service("b", 2))
+    assert (await client.settle(CDS)).keys() == {"b"}
+
+
+async def test_s21_a_cluster_kept_for_a_route_goes_when_the_route_is_not_wanted_any_more(served: Plane) -> None:
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("a")])
+    client = await subscribed_sotw(served, "a", "b")
+    served.publish(service("b", 2), listeners=[ingress("b")])
+    await client.receive(RDS)
+    await client.ask(RDS)
+    await client.taken_in()
+    served.publish(service("b", 3), listeners=[ingress("b")])
+    assert (await client.settle(CDS)).keys() == {"b"}
+
+
+async def test_s21_a_route_to_a_service_that_does_not_exist_is_not_held(served: Plane) -> None:
+    served.publish(service("a", 1), listeners=[ingress("a")])
+    client = await subscribed_sotw(served, "a")
+    served.publish(service("a", 1), listeners=[ingress("nowhere")])
+    assert (await client.settle(RDS, "in")).keys() == {"in"}
+
+
+async def test_s21_a_route_to_a_cluster_that_the_client_does_not_ask_for_is_not_held(served: Plane) -> None:
+    served.publish(service("a", 1), listeners=[ingress("a")])
+    client = served.sotw(user_agent_name="envoy")
+    await client.ask(CDS, "a")
+    await client.settle(CDS, "a")
+    await client.ask(RDS, "in")
+    await client.settle(RDS, "in")
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("a", "b")])
+    assert (await client.settle(RDS, "in")).keys() == {"in"}
 
 
 async def test_s21_delta_a_route_moves_between_the_new_and_the_old_cluster(served: Plane) -> None:

@@ -201,6 +201,12 @@ def test_s10_a_name_dropped_is_not_followed(client: str, request: pytest.Fixture
     assert subscriber.take() is None
 
 
+def test_s10_a_name_dropped_before_it_was_sent_is_not_sent(eds: Client) -> None:
+    eds.ask("a", "b")
+    eds.ask("a")
+    assert eds.take() == {"a": 1}
+
+
 @pytest.mark.parametrize("client", ["eds", "cds"])
 def test_s11_no_names_after_names_mean_nothing(client: str, request: pytest.FixtureRequest) -> None:
     subscriber: Client = request.getfixturevalue(client)

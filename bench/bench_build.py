@@ -1,6 +1,7 @@
-"""Building what hash policies look keys up in: the whole of `update` after a change of membership.
+"""Building what hash policies look keys up in: for a new cluster, and anew when one endpoint comes or goes.
 
-Maglev beside a C loop that takes each slot once; rings beside numpy's sort of as many 64-bit numbers.
+Maglev beside a C loop that takes each slot once; rings beside numpy's sort of as many 64-bit numbers. Both
+include all that `Cluster(...)` and `update` do besides: the checks, the slots, the swap.
 """
 
 from __future__ import annotations
@@ -31,33 +32,53 @@ class Toggled:
             raise AssertionError("the update changed nothing, so nothing was measured")
 
 
-MAGLEV_SIZES = [(65537, 100), (65537, 1000), (655373, 1000)]
+MAGLEV_SIZES = [(65537, 100, 1.5e-3), (65537, 1000, 1.5e-3), (655373, 1000, 20e-3)]
+RING_SIZES = [(10, None), (17, 8e-3), (20, 45e-3)]
 
 
-@pytest.mark.parametrize(("size", "members"), MAGLEV_SIZES)
-def test_maglev(versus: Versus, size: int, members: int) -> None:
-    toggled = Toggled(members, Maglev(table_size=size))
+def new_cluster(members: int, policy: Policy) -> Loop:
+    names = {"Cluster": Cluster, "members": endpoints(members), "policy": policy}
+    return Loop('Cluster("bench", members, policy=policy)', names, 1)
+
+
+def one_change(members: int, policy: Policy) -> Loop:
+    toggled = Toggled(members, policy)
     toggled.rebuild()
-    assert visit(size, size // 3 | 1) == size
-    versus(
-        f"update, maglev {size}, {members} endpoints",
-        Loop("toggled.rebuild()", {"toggled": toggled}, 1),
-        "C loop: each slot once",
-        Loop("visit(size, skip)", {"visit": visit, "size": size, "skip": size // 3 | 1}, 1),
-        rounds=20,
-    )
+    return Loop("toggled.rebuild()", {"toggled": toggled}, 1)
 
 
-@pytest.mark.parametrize("exponent", [10, 17, 20])
-def test_ring(versus: Versus, exponent: int) -> None:
-    size = 1 << exponent
-    toggled = Toggled(100, RingHash(minimum_ring_size=size))
-    toggled.rebuild()
+def each_slot_once(size: int) -> Loop:
+    skip = size // 3 | 1
+    assert visit(size, skip) == size
+    return Loop("visit(size, skip)", {"visit": visit, "size": size, "skip": skip}, 1)
+
+
+def sorting(size: int) -> Loop:
     numbers = np.random.default_rng(8).integers(0, 2**64, size, dtype=np.uint64)
-    versus(
-        f"update, ring of 2^{exponent}, 100 endpoints",
-        Loop("toggled.rebuild()", {"toggled": toggled}, 1),
-        "numpy.sort of as many uint64",
-        Loop("sort(numbers)", {"sort": np.sort, "numbers": numbers}, 1),
-        rounds=20,
-    )
+    return Loop("sort(numbers)", {"sort": np.sort, "numbers": numbers}, 1)
+
+
+@pytest.mark.parametrize(("size", "members", "limit"), MAGLEV_SIZES)
+def test_new_maglev(versus: Versus, size: int, members: int, limit: float) -> None:
+    subject = new_cluster(members, Maglev(table_size=size))
+    name = f"new cluster, maglev {size}, {members} endpoints"
+    versus(name, subject, "C loop: each slot once", each_slot_once(size), limit=limit, rounds=30)
+
+
+@pytest.mark.parametrize(("exponent", "limit"), RING_SIZES)
+def test_new_ring(versus: Versus, exponent: int, limit: float | None) -> None:
+    subject = new_cluster(100, RingHash(minimum_ring_size=1 << exponent))
+    name = f"new cluster, ring of 2^{exponent}, 100 endpoints"
+    versus(name, subject, "numpy.sort of as many uint64", sorting(1 << exponent), limit=limit, rounds=30)
+
+
+@pytest.mark.parametrize(("exponent", "limit"), [(10, None), (17, None), (20, 3e-3)])
+def test_one_change_of_a_ring(versus: Versus, exponent: int, limit: float | None) -> None:
+    subject = one_change(100, RingHash(minimum_ring_size=1 << exponent))
+    name = f"one endpoint comes or goes, ring of 2^{exponent}, 100 endpoints"
+    versus(name, subject, "numpy.sort of as many uint64", sorting(1 << exponent), limit=limit, rounds=30)
+
+
+def test_one_change_of_a_maglev_table(versus: Versus) -> None:
+    name = "one endpoint comes or goes, maglev 65537, 100 endpoints"
+    versus(name, one_change(100, Maglev()), "C loop: each slot once", each_slot_once(65537), rounds=30)

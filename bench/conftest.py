@@ -13,16 +13,21 @@ from bench.loop import ROUNDS, Comparison, Loop, compare
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `goal` is the highest ratio aimed for, where docs/performance.md names one."""
+    """A line of the table. `goal` is the highest ratio aimed for, `limit` the longest time in seconds, if any."""
 
     subject: str
     floor: str
     goal: float | None
+    limit: float | None
     measured: Comparison
 
     def cells(self) -> tuple[str, ...]:
         low, median, high = self.measured.spread
-        verdict = "" if self.goal is None else "met" if self.measured.ratio <= self.goal else "MISSED"
+        aim = "" if self.goal is None else f"<= {self.goal:.3g}"
+        met = self.goal is None or self.measured.ratio <= self.goal
+        if self.limit is not None:
+            aim = f"<= {_time(self.limit)}"
+            met = self.measured.subject.best <= self.limit
         return (
             self.subject,
             _time(self.measured.subject.best),
@@ -30,8 +35,8 @@ class Row:
             _time(self.measured.floor.best),
             f"{self.measured.ratio:.2f}",
             f"{median:.2f} [{low:.2f} to {high:.2f}]",
-            "" if self.goal is None else f"<= {self.goal:g}",
-            verdict,
+            aim,
+            "" if not aim else "met" if met else "MISSED",
         )
 
 
@@ -46,7 +51,14 @@ def versus(benchmark: BenchmarkFixture) -> Versus:
     """`versus(name, subject, floor_name, floor, goal=..., rounds=...)` compares two loops and keeps the row."""
 
     def run(
-        name: str, subject: Loop, floor_name: str, floor: Loop, *, goal: float | None = None, rounds: int = ROUNDS
+        name: str,
+        subject: Loop,
+        floor_name: str,
+        floor: Loop,
+        *,
+        goal: float | None = None,
+        limit: float | None = None,
+        rounds: int = ROUNDS,
     ) -> Comparison:
         measured = compare(benchmark, subject, floor, rounds)
         low, median, high = measured.spread
@@ -60,8 +72,9 @@ def versus(benchmark: BenchmarkFixture) -> Versus:
             ratio_median=median,
             ratio_p90=high,
             goal=goal,
+            limit=limit,
         )
-        ROWS.append(Row(name, floor_name, goal, measured))
+        ROWS.append(Row(name, floor_name, goal, limit, measured))
         return measured
 
     return run

@@ -18,9 +18,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 __all__ = ["Comparison", "Loop", "Rounds", "compare"]
 
-ROUNDS = 60
+ROUNDS = 300  # short and many: on a busy machine some run undisturbed
 WARM_UP = 3  # rounds that fill the caches and let the interpreter specialise
-CALLS = 50_000  # in a round: half a millisecond and more, far above the clock's resolution
+CALLS = 10_000  # in a round: a tenth of a millisecond and more, far above the clock's resolution
 
 
 class Loop:

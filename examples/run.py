@@ -112,9 +112,9 @@ def show(config: Path, grpc: str, admin: str) -> None:
     """Prints where everything is, and three commands to try."""
     python = shlex.quote(sys.executable)
     embedded = (
-        "import lbcore; from lbcore.config import load; "
-        f"web = next(each for each in load({str(config)!r}).services if each.name == 'web'); "
-        "print(lbcore.Cluster('web', web.endpoints, policy=web.policy).pick('user-17').address)"
+        "from pathlib import Path; from lbcore import Cluster; from lbcore.config import load; "
+        f'web = next(each for each in load(Path("{config}")).services if each.name == "web"); '
+        'print(Cluster("web", web.endpoints, policy=web.policy).pick("user-17").address)'
     )
     print(
         f"""

@@ -64,9 +64,9 @@ def _objection(token: re.Match[str]) -> str:
     if token["extension"]:
         return _group_objection(token["group"], token.start())
     if repeat := token["repeat"]:
-        if token["possessive"] or repeat.startswith("{,") or repeat == "{}":
+        if token["possessive"] or repeat.startswith("{,"):
             return "expected *, +, ?, {n}, {n,} or {n,m}, lazy at most"
-        if any(int(bound) > _MAX_REPEAT for bound in re.findall(r"[0-9]+", repeat)):
+        if any(len(bound) > 4 or int(bound) > _MAX_REPEAT for bound in re.findall(r"[0-9]+", repeat)):
             return f"expected at most {_MAX_REPEAT} repetitions"
     return ""
 

@@ -6,7 +6,7 @@ the answer's `x-upstream` says which host Envoy chose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -46,24 +46,39 @@ class StaticCluster:
         }
 
 
-def static_bootstrap(clusters: Iterable[StaticCluster]) -> dict[str, Json]:
-    """A bootstrap with the clusters and the listener `ingress` on a free port."""
-    route = {
-        "match": {"prefix": "/"},
-        "route": {"cluster_header": "x-cluster", "hash_policy": [{"header": {"header_name": "x-key"}}]},
-    }
+def static_bootstrap(
+    clusters: Iterable[StaticCluster],
+    *,
+    hash_policies: Mapping[str, Json] | None = None,
+    http_filters: Sequence[Json] = (),
+    listen_on: str = "127.0.0.1",
+) -> dict[str, Json]:
+    """A bootstrap with the clusters and the listener `ingress` on a free port.
+
+    Arguments:
+        hash_policies: RouteAction.hash_policy for requests whose path begins with `/NAME`, by that name.
+        http_filters: to run before the router.
+        listen_on: an IP; `::` takes IPv4 as well.
+    """
+    by_prefix = {f"/{name}": policy for name, policy in (hash_policies or {}).items()}
+    by_prefix["/"] = [{"header": {"header_name": "x-key"}}]
+    routes = [
+        {"match": {"prefix": prefix}, "route": {"cluster_header": "x-cluster", "hash_policy": policy}}
+        for prefix, policy in by_prefix.items()
+    ]
+    router = {"name": "router", "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"}}
     manager = {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "ingress",
         "route_config": {
             "response_headers_to_add": [{"header": {"key": "x-upstream", "value": "%UPSTREAM_HOST%"}}],
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
         },
-        "http_filters": [{"name": "router", "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"}}],
+        "http_filters": [*http_filters, router],
     }
     listener = {
         "name": "ingress",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "address": {"socket_address": {"address": listen_on, "port_value": 0, "ipv4_compat": listen_on == "::"}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
     return {

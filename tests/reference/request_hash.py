@@ -16,7 +16,8 @@ from tests.reference.hashing import MASK_64, xxh64
 
 @dataclass(frozen=True)
 class Request:
-    """`path` with its query; addresses as Envoy writes them, "ip:port"; header names in lower case."""
+    """What Envoy's router sees: `path` with its query, addresses as Envoy writes them, "ip:port", header names in lower
+    case. Of some headers it sees one line, whatever the client sent, joined by commas (header_map_impl.cc)."""
 
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     path: str = "/"
@@ -26,8 +27,8 @@ class Request:
     def cookie(self, name: str) -> str:
         for header in self.headers.get("cookie", ()):
             for pair in header.split(";"):
-                key, _, value = pair.strip().partition("=")
-                if key == name:
+                key, equals, value = pair.lstrip(" ").partition("=")
+                if equals and key == name:
                     return value[1:-1] if len(value) >= 2 and value[0] == value[-1] == '"' else value
         return ""
 
@@ -41,7 +42,10 @@ class HashMethod(Protocol):
 
 @dataclass(frozen=True)
 class Header:
-    """Several values are sorted and each is the seed of the next; a rewrite applies to each before."""
+    """Several values are sorted and each is the seed of the next; a rewrite applies to each before.
+
+    The rewrite is RE2's, which Python's is as well where the pattern does not match empty text.
+    """
 
     name: str
     terminal: bool = False
@@ -69,7 +73,7 @@ class Cookie:
     def evaluate(self, request: Request) -> int | None:
         value = request.cookie(self.name)
         if not value and self.ttl is not None:
-            if not request.remote_address or not request.local_address:
+            if not request.remote_address:
                 return None
             value = f"{xxh64((request.remote_address + request.local_address).encode()):016x}"
         return xxh64(value.encode()) if value else None

@@ -28,6 +28,11 @@ def test_a_terminal_method_ends_the_list_once_there_is_a_hash() -> None:
     assert request_hash(methods, request) == xxh64(b"v")
 
 
+def test_only_spaces_before_a_cookies_name_are_left_out() -> None:
+    request = Request({"cookie": ["a; c; c =1; \tc=2;  c=3 ; c=4"]})
+    assert request_hash([Cookie("c")], request) == xxh64(b"3 ")
+
+
 def test_a_missing_cookie_with_a_ttl_is_made_from_the_addresses() -> None:
     request = Request(remote_address="1.2.3.4:5", local_address="6.7.8.9:80")
     made = f"{xxh64(b'1.2.3.4:56.7.8.9:80'):016x}".encode()

@@ -1,9 +1,10 @@
-"""Rewriting text by a regular expression as Envoy does: every match is replaced, in RE2's meaning of "every".
+"""Rewriting bytes by a regular expression as Envoy does: every match is replaced, in RE2's meaning of "every".
 
 Patterns are run by Python's `re`, so only those are accepted that both engines read alike; everything else that would
-be refused by RE2, or that means another thing there, is refused when the value is made. What remains different: RE2
-folds the case of letters beyond ASCII under `(?i)`, and takes time linear in the text, where nested repetitions such as
-`(a+)+` can take Python exponential time. Reference: github.com/google/re2/wiki/Syntax, RE2::GlobalReplace in re2.cc.
+be refused by RE2, or that means another thing there, is refused when the value is made. Envoy 1.40 matches bytes, not
+the characters that they encode (seen), so a pattern is ASCII and `.` is one byte of a longer character. What remains
+different: RE2 takes time linear in the text, where nested repetitions such as `(a+)+` can take Python exponential time.
+Reference: github.com/google/re2/wiki/Syntax, RE2::GlobalReplace in re2.cc.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ _REWRITE_PART = re.compile(r"\\(?P<group>[0-9])|\\(?P<backslash>\\)|(?P<literal>
 def portable_pattern(value: object, field: str) -> str:
     """A pattern that RE2 and Python read alike."""
     pattern = text(value, field)
-    if not pattern:
-        raise refusal(field, pattern, "expected a regular expression, at least one character")
+    if not pattern or not pattern.isascii():
+        raise refusal(field, pattern, "expected a regular expression of ASCII characters, at least one")
     for found in _TOKEN.finditer(pattern):
         if objection := _objection(found):
             raise refusal(field, pattern, f"{objection}, found {found.group()!r} at character {found.start() + 1}")
@@ -78,13 +79,13 @@ def _group_objection(group: str | None, at: int) -> str:
 
 
 def _is_portable(escape: str, letters: frozenset[str]) -> bool:
-    return escape in letters or (escape.isascii() and not escape.isalnum())
+    return escape in letters or not escape.isalnum()
 
 
 @lru_cache(maxsize=1024)
-def compiled(pattern: str) -> re.Pattern[str]:
-    """The pattern for Python: RE2's classes and word boundaries are those of ASCII."""
-    return re.compile(pattern, re.ASCII)
+def compiled(pattern: str) -> re.Pattern[bytes]:
+    """The pattern for Python: on bytes its classes, word boundaries and cases are those of ASCII, as RE2's are."""
+    return re.compile(pattern.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class RegexRewrite(Checked):
     r"""Every match of `pattern` is replaced by `substitution`, in which `\1` to `\9` are groups and `\0` the match.
 
     Fields:
-        pattern: a regular expression in the syntax that RE2 and Python share.
+        pattern: a regular expression in the syntax that RE2 and Python share. Envoy's default setting
+            `re2.max_program_size.error_level` refuses programs of more than 100 instructions, some 95 literals.
         substitution: literal text, with `\\` for a backslash.
 
     Raises `InvalidSetting`. Source: Envoy RegexMatchAndSubstitute (type/matcher/v3/regex.proto).
@@ -103,12 +105,12 @@ class RegexRewrite(Checked):
 
     pattern: Annotated[str, portable_pattern]
     substitution: Annotated[str, text] = ""
-    _parts: tuple[str | int, ...] = field(init=False, repr=False, compare=False)
+    _parts: tuple[bytes | int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
         parts = (
-            int(part["group"]) if part["group"] else "\\" if part["backslash"] else part["literal"]
+            int(part["group"]) if part["group"] else (part["backslash"] or part["literal"]).encode()
             for part in _REWRITE_PART.finditer(self.substitution)
         )
         object.__setattr__(self, "_parts", tuple(parts))
@@ -123,17 +125,16 @@ class RegexRewrite(Checked):
 
     def apply(self, value: bytes) -> bytes:
         """The value rewritten. An empty match right after a match is skipped, as RE2 does and `re.sub` does not."""
-        subject = value.decode("utf-8", "surrogateescape")
         search = compiled(self.pattern).search
-        out: list[str] = []
+        out: list[bytes] = []
         at, last_end = 0, -1
-        while at <= len(subject) and (match := search(subject, at)):
-            out.append(subject[at : match.start()])
+        while at <= len(value) and (match := search(value, at)):
+            out.append(value[at : match.start()])
             if match.start() == match.end() == last_end:
-                out.append(subject[at : at + 1])
+                out.append(value[at : at + 1])
                 at += 1
                 continue
-            out += ((match[part] or "") if isinstance(part, int) else part for part in self._parts)
+            out += ((match[part] or b"") if isinstance(part, int) else part for part in self._parts)
             at = last_end = match.end()
-        out.append(subject[at:])
-        return "".join(out).encode("utf-8", "surrogateescape")
+        out.append(value[at:])
+        return b"".join(out)

@@ -13,15 +13,15 @@ from typing import Any, TypeAlias
 
 from lbcore._core import hash64
 
-__all__ = ["Headers", "PeerAddress", "Request", "Text"]
+__all__ = ["ONE_LINE_HEADERS", "Headers", "PeerAddress", "Request", "Text"]
 
 Text: TypeAlias = str | bytes
 Headers: TypeAlias = Mapping[str, Text] | Mapping[str, Sequence[Text]] | Iterable[tuple[Text, Text]]
 PeerAddress: TypeAlias = str | bytes | Sequence[Any] | None
 
-# Request headers of which Envoy 1.40 keeps one line: further lines are appended to it after a comma. From
-# envoy/http/header_map.h, and what the extensions in Envoy's own build register (seen).
-_ONE_LINE = frozenset(
+# Request headers of which Envoy 1.40 keeps one line: further lines, unless empty, are appended to it after a comma.
+# From envoy/http/header_map.h, and what the extensions in Envoy's own build register (seen).
+ONE_LINE_HEADERS = frozenset(
     """
     accept accept-encoding access-control-request-headers access-control-request-method
     access-control-request-private-network authorization cache-control content-encoding content-type
@@ -68,7 +68,7 @@ class Request:
         if name in (":authority", "host"):
             return self._values(":authority") or self._values("host")
         values = self._values(name)
-        return [b",".join(values)] if len(values) > 1 and name in _ONE_LINE else values
+        return [b",".join(filter(None, values))] if len(values) > 1 and name in ONE_LINE_HEADERS else values
 
     def _values(self, name: str) -> list[bytes]:
         headers: Any = self._headers

@@ -165,6 +165,46 @@ def test_lines_of_a_header_that_envoy_keeps_in_one_are_joined(name: str) -> None
     assert HashPolicy([Header(name)]).hash([(name, "b"), (name, "a")]) == hash64("b,a")
 
 
+def test_empty_lines_add_nothing_to_a_joined_header() -> None:
+    assert HashPolicy([Header("accept")]).hash([("accept", ""), ("accept", "a"), ("accept", "")]) == hash64("a")
+
+
+@pytest.mark.parametrize(
+    ("lines", "value"),
+    [
+        (["c=1; d=2"], "1"),
+        (["d=2;c=1"], "1"),
+        (["c=1; c=2"], "1"),
+        (["d=1", "c=2"], "2"),
+        (["  c=1"], "1"),
+        (["c= 1"], " 1"),
+        (["c=1 ; d=2"], "1 "),
+        (["c=1\t; d=2"], "1\t"),
+        (["d=2;\tc=1"], None),
+        (["c =1"], None),
+        (["C=1"], None),
+        (["d=2, c=1"], None),
+        (["c; c=1"], "1"),
+        (["c=; c=1"], None),
+        (["c=a=b"], "a=b"),
+        (['c="1"'], "1"),
+        (['c="1" ; d=2'], '"1" '),
+        (['c="1;2"'], '"1'),
+        (['c="'], '"'),
+        (['c=""'], None),
+        (["", ";;", " ", "=", "c"], None),
+    ],
+)
+def test_cookies_are_read_as_envoy_reads_them(lines: list[str], value: str | None) -> None:
+    expected = None if value is None else hash64(value)
+    assert HashPolicy([Cookie("c")]).hash({"cookie": lines}) == expected
+
+
+def test_a_terminal_method_without_a_hash_ends_the_list_if_an_earlier_one_gave_one() -> None:
+    policy = HashPolicy([Header("x-user"), Header("x-tenant", terminal=True), SourceIp()])
+    assert policy.hash({"x-user": "ann"}, remote_address="192.0.2.7:5000") == hash64("ann")
+
+
 def test_the_authority_is_the_host_header() -> None:
     policies = [HashPolicy([Header(name)]) for name in (":authority", "Host")]
     forms: list[dict[str, str]] = [{"Host": "example.com"}, {":authority": "example.com"}]
@@ -173,7 +213,12 @@ def test_the_authority_is_the_host_header() -> None:
 
 def test_the_path_is_a_pseudo_header() -> None:
     assert HashPolicy([Header(":path")]).hash({}, "/a?b") == hash64("/a?b")
+    assert HashPolicy([Header(":path")]).hash({":path": "/other"}, "/a?b") == hash64("/a?b")
     assert HashPolicy([Header(":path")]).hash({}) is None
+
+
+def test_the_authority_goes_before_the_host_header() -> None:
+    assert HashPolicy([Header("host")]).hash({"host": "a", ":authority": "b"}) == hash64("b")
 
 
 def test_a_path_of_bytes_is_read_as_text_is() -> None:

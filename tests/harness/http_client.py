@@ -54,9 +54,10 @@ class HttpClient:
 
         Headers as pairs are sent as they stand, in order, repeated ones as well.
         """
-        lines = headers.items() if isinstance(headers, Mapping) else headers or ()
+        lines = list(headers.items() if isinstance(headers, Mapping) else headers or ())
+        names_host = any(name.lower() == "host" for name, _ in lines)
         try:
-            self._connection.putrequest("GET", path, skip_accept_encoding=True)
+            self._connection.putrequest("GET", path, skip_host=names_host, skip_accept_encoding=True)
             for name, value in lines:
                 self._connection.putheader(name, value)
             self._connection.endheaders()

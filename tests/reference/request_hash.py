@@ -44,7 +44,7 @@ class HashMethod(Protocol):
 class Header:
     """Several values are sorted and each is the seed of the next; a rewrite applies to each before.
 
-    The rewrite is RE2's, which Python's is as well where the pattern does not match empty text.
+    The rewrite is RE2's on bytes, which Python's is as well where the pattern does not match empty text.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Header:
     regex_rewrite: tuple[str, str] | None = None
 
     def evaluate(self, request: Request) -> int | None:
-        values = list(request.headers.get(self.name.lower(), ()))
+        values = [value.encode() for value in request.headers.get(self.name.lower(), ())]
         if self.regex_rewrite is not None:
             pattern, substitution = self.regex_rewrite
-            values = [re.sub(pattern, substitution, value) for value in values]
+            values = [re.sub(pattern.encode(), substitution.encode(), value) for value in values]
         value_hash = 0
-        for value in sorted(value.encode() for value in values):
+        for value in sorted(values):
             value_hash = xxh64(value, value_hash)
         return value_hash if values else None
 

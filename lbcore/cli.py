@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -99,6 +100,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     """Serves the endpoints of a configuration file: xDS for Envoy and gRPC, the picker, gRPC health and reflection on
     one port, /ready, /metrics and /clusters on another. Prints one line when ready; port 0 picks a free one."""
     _quiet_grpc()
+    _log_to_stderr()
     from lbcore.service.app import serve
     from lbcore.service.binding import Binding
 
@@ -243,6 +245,12 @@ def _count(text: str) -> int:
 def _quiet_grpc() -> None:
     """Keeps grpc's own log of C++ off stderr: every failure is told by its message. GRPC_VERBOSITY brings it back."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _log_to_stderr() -> None:
+    """What the service itself does from INFO on; of libraries what is a warning."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("lbcore").setLevel(logging.INFO)
 
 
 def _fail(code: int, *lines: str) -> int:

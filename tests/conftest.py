@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from lbcore.service.proto.picker_pb2_grpc import PickerStub
 from tests.harness.backends import HttpBackends
 from tests.harness.envoy import Envoy
 from tests.harness.picker_server import PickerServer
+from tests.harness.service import LbcoreService
 
 
 @pytest.fixture
@@ -40,3 +42,10 @@ def stub_of() -> Iterator[Callable[[PickerServer], PickerStub]]:
     """The generated stub of a server, its channel closed after the test."""
     with ExitStack() as open_channels:
         yield lambda server: PickerStub(open_channels.enter_context(grpc.insecure_channel(server.address)))
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[Callable[[str], LbcoreService]]:
+    """`start_service(configuration)`: `lbcore serve` of a file with that content, ready when it returns."""
+    with ExitStack() as running:
+        yield lambda configuration: running.enter_context(LbcoreService(tmp_path, configuration))

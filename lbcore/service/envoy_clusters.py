@@ -104,7 +104,8 @@ def _status(served: ServedCluster) -> clusters_pb2.ClusterStatus:
 
 def _host_status(each: EndpointStats) -> clusters_pb2.HostStatus:
     endpoint = each.endpoint
-    status = clusters_pb2.HostStatus(
+    locality = endpoint.locality
+    return clusters_pb2.HostStatus(
         address=address_message(endpoint.address),
         stats=[
             *(metrics_pb2.SimpleMetric(name=name, value=value) for name, value in _counters(each).items()),
@@ -120,12 +121,9 @@ def _host_status(each: EndpointStats) -> clusters_pb2.HostStatus:
         weight=endpoint.weight,
         hostname=endpoint.hostname,
         priority=endpoint.priority,
+        # Present also where it is empty, as Envoy has it.
+        locality=base_pb2.Locality(region=locality.region, zone=locality.zone, sub_zone=locality.sub_zone),
     )
-    if str(endpoint.locality):
-        status.locality.region = endpoint.locality.region
-        status.locality.zone = endpoint.locality.zone
-        status.locality.sub_zone = endpoint.locality.sub_zone
-    return status
 
 
 def _by_priority(served: ServedCluster) -> list[EndpointStats]:

@@ -110,8 +110,9 @@ def test_a_service_without_endpoints_has_an_assignment_that_empties_the_cluster(
 
 
 def test_equal_content_has_an_equal_version_whatever_the_order_of_its_metadata() -> None:
-    one = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", metadata={"a": 1, "b": 2}),))
-    other = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", metadata={"b": 2, "a": 1}),))
+    entries = [(f"key-{number}", number) for number in range(100)]
+    one = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", metadata=dict(entries)),))
+    other = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", metadata=dict(reversed(entries))),))
     assert assignment(one, unix_sockets=True).version == assignment(other, unix_sockets=True).version
 
 

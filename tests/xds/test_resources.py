@@ -121,6 +121,16 @@ def test_a_body_is_built_once_for_all_streams() -> None:
     assert resources.delta_body([web], ["gone"]) is resources.delta_body([web], ["gone"])
 
 
+def test_only_so_many_bodies_are_kept() -> None:
+    catalog = Served(WEB).catalog
+    assert catalog is not None
+    resources = catalog.resources(EDS, ENVOY)
+    first = resources.sotw_body("0", [], ())
+    for number in range(1, 100):
+        resources.sotw_body(str(number), [], ())
+    assert resources.sotw_body("0", [], ()) is not first
+
+
 def test_bodies_are_what_protobuf_would_have_made_of_them() -> None:
     catalog = Served(WEB).catalog
     assert catalog is not None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
+from lbcore.directory import ServiceSnapshot
+from lbcore.model import Endpoint
 from lbcore.routing import Listener, Route
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.resource_type import ResourceType
@@ -141,6 +145,50 @@ async def test_a7_opened_streams_are_all_reported_closed() -> None:
             client.cancel()
         await eventually(lambda: running.xds.stream_count == 0, time_limit=2)
         assert (count.opened, count.closed) == (50, 50)
+
+
+def large(name: str) -> ServiceSnapshot:
+    """A service whose assignment is far above what the transport takes in before a client reads."""
+    padding = {"padding": "x" * 1000}
+    return service(name, endpoints=tuple(Endpoint(f"10.0.{n >> 8}.{n & 255}:1", metadata=padding) for n in range(2000)))
+
+
+async def test_a7_a_client_that_leaves_inside_of_a_response_leaves_nothing_behind(served: Plane) -> None:
+    served.publish(large("web"))
+    client = served.sotw()
+    await client.ask(EDS, "web")
+    await eventually(lambda: writers())
+    await client.half_close()
+    await eventually(lambda: served.xds.stream_count == 0, time_limit=2)
+    await eventually(lambda: not writers())
+
+
+def writers() -> list[str]:
+    """The tasks that write to streams."""
+    return [name for task in asyncio.all_tasks() if "Stream._write" in (name := repr(task.get_coro()))]
+
+
+@pytest.mark.parametrize("resource_type", [CDS, EDS], ids=lambda each: each.name)
+async def test_a8_draining_ends_an_idle_stream_with_unavailable(served: Plane, resource_type: ResourceType) -> None:
+    served.publish(service("web", 1))
+    client = served.sotw()
+    await client.ask(resource_type, "web")
+    await client.settle(resource_type, "web")
+    served.xds.drain()
+    code, details = await client.status()
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "draining" in details
+    await eventually(lambda: served.xds.stream_count == 0)
+
+
+async def test_a8_draining_lets_a_response_under_way_arrive_whole(served: Plane) -> None:
+    served.publish(large("web"))
+    client = served.sotw()
+    await client.ask(EDS, "web")
+    await eventually(lambda: writers())
+    served.xds.drain()
+    assert len(ports(resources(await client.receive(EDS))["web"])) == 2000
+    assert (await client.status())[0] is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a9_only_the_newest_of_two_requests_is_answered_in_the_end(served: Plane) -> None:

@@ -113,3 +113,5 @@ class ControlPlane:
         self._following.cancel()
         await asyncio.gather(self._following, return_exceptions=True)
         await self._server.stop(None)
+        # Handlers whose clients were still connected are on their way out; the loop must not close under them.
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)

@@ -32,8 +32,8 @@ POLICIES = [
     Random(),
     LeastRequest(choice_count=3),
     LeastRequest(selection_method="full_scan", active_request_bias=2.0),
-    RingHash(),
-    RingHash(hash_function="murmur_hash_2", hash_balance_factor=130),
+    RingHash(maximum_ring_size=4096),  # or very unequal weights make Envoy build rings of 8 million points
+    RingHash(maximum_ring_size=2048, hash_function="murmur_hash_2", hash_balance_factor=130),
     Maglev(table_size=251),
     Rendezvous(),
     Jump(),

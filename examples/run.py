@@ -62,10 +62,16 @@ def backend(port: int) -> Iterator[int]:
     except OSError:
         server = ThreadingHTTPServer((HOST, 0), Backend)
         print(f"port {port} is taken: a backend uses {server.server_port}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=serve_without_signals, args=(server,), daemon=True).start()
     yield server.server_port
     server.shutdown()
     server.server_close()
+
+
+def serve_without_signals(server: ThreadingHTTPServer) -> None:
+    """Serves with signals left to the main thread: one that lands here would not interrupt its wait (signal(7))."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    server.serve_forever()
 
 
 @contextmanager

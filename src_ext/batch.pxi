@@ -16,7 +16,7 @@ cdef numpy.ndarray key_hashes(object keys, int hashing):
     cdef uint64_t* out
     if numpy.PyArray_Check(keys) and numpy.PyArray_NDIM(keys) == 1:
         kind = numpy.PyArray_TYPE(keys)
-        if kind == numpy.NPY_UINT64:
+        if kind == numpy.NPY_UINT64 and numpy.PyArray_ISBEHAVED_RO(keys):
             return numpy.PyArray_GETCONTIGUOUS(keys)
         if numpy.PyTypeNum_ISINTEGER(kind):
             if keys.size and keys.min() < 0:

@@ -50,7 +50,8 @@ cdef class Balancer:
     cdef Slot** slots               # the snapshot's, borrowed
     cdef Draw draw
     cdef int hashing                # whether a key decides, and how it is hashed: KeyHashing
-    cdef bint stale                 # a subset whose cluster has changed: `_renew` it before its next use
+    cdef uint32_t changes           # of the cluster that a view has been told of
+    cdef uint32_t stale             # the last of them, until the view is renewed, before its next use; else 0
     cdef Totals* totals
     cdef ClusterSettings* settings
     cdef object snapshot

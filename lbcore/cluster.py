@@ -96,7 +96,7 @@ class Cluster(Picker):
         self._locality_weights: dict[Locality, int] = {}
         self._install((), {})
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
-        self._subset_table = SubsetTable(self, Subsets() if subsets is None else subsets)
+        self._subset_table = SubsetTable(self, _subsets(subsets))
         self.update(endpoints)
 
     def update(self, endpoints: Iterable[Endpoint], *, locality_weights: ByLocality | None = None) -> bool:
@@ -213,6 +213,12 @@ def _zone_aware(policy: LocalityWeighted | ZoneAware | None, place: Locality | N
     for where, count in policy.local_hosts.items():
         callers[where if isinstance(where, Locality) else Locality.parse(where)] = count
     return {"zone_aware": policy, "callers": callers}
+
+
+def _subsets(subsets: Subsets | None) -> Subsets:
+    if subsets is not None and not isinstance(subsets, Subsets):
+        raise refusal("subsets", subsets, "expected a Subsets, or None")
+    return subsets or Subsets()
 
 
 def _seed(seed: int | None) -> int:

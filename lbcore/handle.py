@@ -29,8 +29,8 @@ class Handle(Picker):
 
     def _renew(self) -> None:
         """Called by the core, before the handle is next used after a change."""
-        while not self._install_shared(self._cluster, self._cluster.endpoints):
-            pass  # an update came between
+        while staleness := self._staleness():
+            self._install_shared(self._cluster, self._cluster.endpoints, staleness)
 
     def __repr__(self) -> str:
         return f"<Handle of {self._cluster!r}>"

@@ -6,6 +6,7 @@ rebuilt when it is first used after an update, so thousands of them cost an upda
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -88,8 +89,9 @@ class Subset(Picker):
 
     def _renew(self) -> None:
         """Called by the core, before the view is next used after a change."""
-        while not self._install_shared(self._table.cluster, self._table.members(self._criteria)):
-            pass  # an update came between
+        with self._table.lock:  # threads may share a view
+            while staleness := self._staleness():
+                self._install_shared(self._table.cluster, self._table.members(self._criteria), staleness)
 
     def __repr__(self) -> str:
         return f"<Subset {self.name!r} of {len(self.endpoints)}>"
@@ -102,22 +104,24 @@ class SubsetTable:
         self.cluster = cluster
         self._subsets = subsets
         self._selectors = {frozenset(each.keys): each for each in subsets.selectors}
+        self.lock = threading.RLock()  # of the indexes and views; taken after the cluster's own, never before
+        self._indexed: tuple[Endpoint, ...] = ()  # what the indexes were made from
         self._indexes: dict[tuple[str, ...], dict[Criteria, tuple[Endpoint, ...]]] = {}
         self._views: dict[Criteria, Subset] = {}
         self._borrowed: dict[int, weakref.ref[Subset]] = {}  # views of nobody of their own, while someone holds them
 
     def renew(self) -> None:
         """Makes every view look again when it is next used."""
-        self._indexes.clear()
-        for borrowed in list(self._borrowed.values()):
-            view = borrowed()
-            if view is not None:
+        with self.lock:
+            for borrowed in list(self._borrowed.values()):
+                view = borrowed()
+                if view is not None:
+                    view._become_stale()
+            for criteria, view in list(self._views.items()):
                 view._become_stale()
-        for criteria, view in list(self._views.items()):
-            view._become_stale()
-            if criteria and not self._matching(criteria):
-                self._borrow(view)
-                del self._views[criteria]
+                if criteria and not self._matching(criteria):
+                    self._borrow(view)
+                    del self._views[criteria]
 
     def view(self, criteria: Mapping[str, Any]) -> Subset:
         """The view for these criteria, which may be a fallback."""
@@ -125,13 +129,14 @@ class SubsetTable:
             raise refusal("criteria", criteria, "expected a mapping with text as keys")
         wanted: Criteria = tuple(sorted((key, _comparable(value)) for key, value in criteria.items()))
         view = self._views.get(wanted)
-        if view is None:
+        if view is not None:
+            return view
+        with self.lock:
             view = Subset(self, wanted)
             if not wanted or self._matching(wanted):
-                self._views[wanted] = view
-            else:
-                self._borrow(view)
-        return view
+                return self._views.setdefault(wanted, view)
+            self._borrow(view)
+            return view
 
     def _borrow(self, view: Subset) -> None:
         """Follows a view without keeping it alive, because anyone can name a subset that does not exist."""
@@ -166,9 +171,13 @@ class SubsetTable:
 
     def _index(self, keys: tuple[str, ...]) -> dict[Criteria, tuple[Endpoint, ...]]:
         """Endpoints by their values of the keys; made once an update and set of keys."""
+        endpoints = self.cluster.endpoints
+        if endpoints is not self._indexed:
+            self._indexes.clear()
+            self._indexed = endpoints
         if keys not in self._indexes:
             found: dict[Criteria, list[Endpoint]] = {}
-            for endpoint in self.cluster.endpoints:
+            for endpoint in endpoints:
                 if all(key in endpoint.metadata for key in keys):
                     for criteria in self._combinations(endpoint, keys):
                         found.setdefault(criteria, []).append(endpoint)

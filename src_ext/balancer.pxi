@@ -27,15 +27,21 @@ cdef inline int32_t choose_member(Balancer balancer, uint64_t hash) except -2:
 cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
     """The selector that serves a pick; NULL where there is nobody to give."""
     cdef Snapshot snapshot
-    renew(balancer)
-    if balancer.direct != NULL:
-        return balancer.direct
-    snapshot = <Snapshot>balancer.snapshot
-    if snapshot.ramp_end:
-        balancer.draw.now = read_clock(balancer)
-        if balancer.draw.now >= snapshot.ramp_end:
-            snapshot.ramp_end = 0
-            balancer.direct = snapshot.direct
+    cdef int64_t now
+    while True:
+        renew(balancer)
+        if balancer.direct != NULL:
+            return balancer.direct
+        snapshot = <Snapshot>balancer.snapshot
+        if not snapshot.ramp_end:
+            break
+        now = read_clock(balancer)
+        if <Snapshot>balancer.snapshot is snapshot and not balancer.stale:   # else the caller's clock let an update in
+            balancer.draw.now = now
+            if now >= snapshot.ramp_end:
+                snapshot.ramp_end = 0
+                balancer.direct = snapshot.direct
+            break
     if snapshot.direct != NULL:
         return snapshot.direct
     if snapshot.priority_count == 0:
@@ -177,7 +183,8 @@ cdef class Balancer:
         members = rank_members(self, pick_hash(self, key), min(k, INT32_LARGEST), set())
         if not members:
             raise self._none_available(None)
-        return [(<Snapshot>self.snapshot).endpoints[member] for member in members]
+        endpoints = (<Snapshot>self.snapshot).endpoints
+        return [endpoints[member] for member in members]
 
     @property
     def endpoints(self):
@@ -269,32 +276,32 @@ cdef class Balancer:
         self.callers = parent.callers
         self.local_locality = parent.local_locality
         self.draw.random = random_bits(&parent.draw.random)
-        self.stale = True
+        self._become_stale()
 
-    def _install_shared(self, Balancer parent, tuple endpoints):
-        """Publishes some of the parent's endpoints, in its slots; False where one of them has left it meanwhile."""
+    def _staleness(self):
+        """0 while up to date; else what `_install_shared` wants to hear, read before the endpoints are."""
+        return self.stale
+
+    def _install_shared(self, Balancer parent, tuple endpoints, uint32_t staleness):
+        """Publishes some of the parent's endpoints, in its slots. Stays stale where the parent has changed meanwhile."""
         owners = parent.owners
         in_order = []
         for endpoint in endpoints:
             owner = owners.get(endpoint.address)
             if owner is None:
-                return False
+                return
             in_order.append(owner)
-        # Before the build, which may release the GIL: an update that comes meanwhile makes this stale again.
-        self.stale = False
-        try:
-            snapshot = build_snapshot(self, endpoints, in_order, parent.locality_weights, read_clock(self))
-        except BaseException:
-            self.stale = True
-            raise
+        snapshot = build_snapshot(self, endpoints, in_order, parent.locality_weights, read_clock(self))
+        if self.stale == staleness:
+            self.stale = 0
         self.owners = owners
         self.locality_weights = parent.locality_weights
         publish(self, snapshot)
-        return True
 
     def _become_stale(self):
         store_pointer(<void**>&self.direct, NULL)   # its owner may be picking without the GIL
-        self.stale = True
+        self.changes = self.changes + 1 or 1
+        self.stale = self.changes
 
     def _refresh(self):
         """Builds the snapshot anew from the same endpoints, after a change of health or at the end of a slow start."""

@@ -2,6 +2,14 @@
 
 
 cdef dict explain_pick(Balancer balancer, object key, Py_ssize_t probes):
+    found = None
+    while found is None:
+        found = explain_snapshot(balancer, key, probes)
+    return found
+
+
+cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
+    """None where an update came while the caller's clock was read."""
     cdef Snapshot snapshot = <Snapshot>balancer.snapshot
     cdef Draw kept = balancer.draw
     cdef uint64_t hash = pick_hash(balancer, key)
@@ -28,6 +36,8 @@ cdef dict explain_pick(Balancer balancer, object key, Py_ssize_t probes):
                 found["locality_shares"] = locality_shares(balancer, snapshot, index % snapshot.priority_count, choice.localities)
         balancer.draw = kept
         selector = select_for(balancer, hash)
+        if <Snapshot>balancer.snapshot is not snapshot:
+            return None
         if selector != NULL:
             found["candidates"] = [
                 (selector.members[i], selector.weights[i], selector.slots[i].active)

@@ -49,26 +49,35 @@ cdef list rank_members(Balancer balancer, uint64_t hash, Py_ssize_t wanted, set 
     return ranking.members
 
 
-cdef set excluded_members(Balancer balancer, object exclude):
-    """Positions of the endpoints to leave out: one Endpoint or address, or several. Unknown addresses exclude nothing."""
-    cdef tuple endpoints = balancer.endpoints
-    cdef uint32_t i
+cdef set excluded_addresses(object exclude):
+    """Of one Endpoint or address, or several."""
     if isinstance(exclude, str) or hasattr(exclude, "address"):
         exclude = (exclude,)
     try:
-        addresses = {each if isinstance(each, str) else each.address for each in exclude}
+        return {each if isinstance(each, str) else each.address for each in exclude}
     except (TypeError, AttributeError):
         raise TypeError(f"exclude {exclude!r}: expected an Endpoint or an address, or several") from None
-    excluded = set()
-    for i in range(<uint32_t>len(endpoints)):
-        if endpoints[i].address in addresses:
-            excluded.add(<int32_t>i)
-    return excluded
+
+
+cdef set members_of(Snapshot snapshot, set addresses):
+    """Positions of those endpoints; addresses of others say nothing."""
+    cdef uint32_t i
+    members = set()
+    for i in range(snapshot.count):
+        if (<object>snapshot.endpoints[i]).address in addresses:
+            members.add(<int32_t>i)
+    return members
 
 
 cdef int32_t choose_excluding(Balancer balancer, uint64_t hash, object exclude) except -2:
-    members = rank_members(balancer, hash, 1, excluded_members(balancer, exclude))
-    return <int32_t>members[0] if members else NO_MEMBER
+    cdef Snapshot snapshot
+    cdef set addresses = excluded_addresses(exclude)
+    while True:
+        renew(balancer)
+        snapshot = <Snapshot>balancer.snapshot
+        members = rank_members(balancer, hash, 1, members_of(snapshot, addresses))
+        if <Snapshot>balancer.snapshot is snapshot:     # else the caller's clock let an update in
+            return <int32_t>members[0] if members else NO_MEMBER
 
 
 cdef int rank_the_rest(Balancer balancer, Snapshot snapshot, Selector* selector, Ranking ranking) except -1:

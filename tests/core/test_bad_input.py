@@ -22,6 +22,7 @@ BAD_SETTINGS: list[tuple[str, Any, str]] = [
     ("policy", RoundRobin, r"policy .*expected.*RoundRobin"),
     ("locality_policy", "zone", r"locality_policy 'zone'.*expected"),
     ("local_locality", 5, r"local_locality 5.*expected"),
+    ("subsets", [], r"subsets \[\].*expected"),
     ("clock", 5, r"clock 5.*expected"),
     ("seed", "x", r"seed 'x'.*expected"),
 ]

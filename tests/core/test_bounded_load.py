@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbcore import Cluster, Endpoint, Lease, Maglev, Rendezvous, RingHash
+from lbcore import Cluster, Endpoint, Health, Lease, LocalityWeighted, Maglev, Rendezvous, RingHash
 from lbcore.policy import Policy
 from tests.core.fleets import address, fleet
 from tests.core.layouts import in_states
@@ -19,7 +19,7 @@ from tests.reference.bounded_load import choose_bounded
 from tests.reference.hash_pick import Table
 from tests.reference.maglev import MaglevTable
 from tests.reference.ring import build_ring
-from tests.reference.shares import Share, flat_shares
+from tests.reference.shares import Share, flat_shares, locality_shares
 
 Build = Callable[[Sequence[Share]], Table]
 factors = st.sampled_from([100, 101, 120, 150, 200, 1000])
@@ -63,6 +63,26 @@ def test_over_a_maglev_table_every_request_goes_where_envoys_goes(weights: list[
     assert_follows_the_probe(
         fleet(len(weights), weights), policy, lambda shares: MaglevTable(shares, 251), factor, seed
     )
+
+
+@given(st.integers(0, 2**64 - 1), factors)
+def test_where_all_are_overloaded_the_least_overloaded_serves(key: int, factor: int) -> None:
+    """A locality with nobody healthy takes its share along: the others' shares do not sum to 1."""
+    here = [Endpoint(address(i), locality="here", weight=1 + i % 2) for i in range(4)]
+    down = Endpoint(address(9), locality="down", health=Health.UNHEALTHY)
+    weights = {"here": 1, "down": 99}
+    policy = Maglev(table_size=251, hash_balance_factor=factor)
+    cluster = Cluster("bounded", policy=policy, locality_policy=LocalityWeighted(), panic_threshold=0.0)
+    cluster.update([*here, down], locality_weights=weights)
+    shares = locality_shares([here, []], [1, 99])
+    table = MaglevTable(shares, 251)
+    leases: list[Lease] = []
+    active: Counter[str] = Counter()
+    for _ in range(30):
+        expected = choose_bounded(table.choose(key), shares, key, active, factor)
+        leases.append(cluster.acquire(key))
+        assert leases[-1].endpoint == expected
+        active[expected.address] += 1
 
 
 @given(fleets, factors, st.integers(1, 150))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -118,3 +119,14 @@ def test_an_unhealthy_endpoint_does_not_stand_in_for_an_excluded_one(policy: str
 def test_what_names_no_endpoint_is_refused(cluster: Cluster, exclude: object) -> None:
     with pytest.raises((TypeError, ValueError), match="exclude"):
         cluster.pick("key", exclude)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_exclusion_during_which_the_endpoints_change_holds_for_the_new_ones(policy: str) -> None:
+    cluster = Cluster("exclude", fleet(50), policy=POLICIES[policy], seed=2)
+
+    def changing() -> Iterator[str]:
+        cluster.update([Endpoint(address(7)), Endpoint(address(100))])
+        yield address(7)
+
+    assert cluster.pick("key", changing()).address == address(100)

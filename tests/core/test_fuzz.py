@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lbcore
-from lbcore import Cluster, Endpoint, Health, Locality
+from lbcore import Cluster, Endpoint, Health, Locality, Subsets, SubsetSelector
 from tests.core.fleets import POLICIES, fleet
 
 REFUSALS = (TypeError, ValueError, LookupError, OverflowError)
@@ -93,7 +93,7 @@ def survives(call: Callable[[], object]) -> None:
 policies = st.sampled_from(list(POLICIES.values()))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(policies, anything)
 @example(POLICIES["maglev"], Hostile())
 def test_pick_acquire_and_batches_take_anything_as_a_key(policy: Any, value: Any) -> None:
@@ -106,7 +106,37 @@ def test_pick_acquire_and_batches_take_anything_as_a_key(policy: Any, value: Any
     assert cluster.pick("key") in cluster.endpoints
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
+@given(policies, anything, anything)
+def test_exclusions_and_explanations_take_anything(policy: Any, first: Any, second: Any) -> None:
+    cluster = Cluster("fuzz", fleet(3), policy=policy)
+    survives(lambda: cluster.pick("key", first))
+    survives(lambda: cluster.acquire(first, second))
+    survives(lambda: cluster.explain(first))
+    assert cluster.pick("key") in cluster.endpoints
+
+
+@settings(max_examples=150)
+@given(policies, anything, anything)
+def test_batches_take_anything_to_hash_and_to_write_to(policy: Any, first: Any, second: Any) -> None:
+    cluster = Cluster("fuzz", fleet(3), policy=policy)
+    survives(lambda: lbcore.hash_many(first, second))
+    survives(lambda: cluster.pick_many(["a", "b"], first))
+    survives(lambda: cluster.pick_many(numpy.arange(3, dtype=numpy.uint64), out=first))
+    assert cluster.pick("key") in cluster.endpoints
+
+
+@settings(max_examples=150)
+@given(anything)
+def test_subsets_take_anything_as_criteria(criteria: Any) -> None:
+    selectors = (SubsetSelector(keys=("a",)), SubsetSelector(keys=("a", "b")))
+    cluster = Cluster("fuzz", fleet(3), subsets=Subsets(selectors=selectors, fallback_policy="any_endpoint"))
+    survives(lambda: cluster.subset(criteria).pick())
+    survives(lambda: cluster.subset({"a": criteria}).pick())
+    assert cluster.pick("key") in cluster.endpoints
+
+
+@settings(max_examples=150)
 @given(policies, anything, anything)
 def test_rank_and_health_take_anything(policy: Any, first: Any, second: Any) -> None:
     cluster = Cluster("fuzz", fleet(3), policy=policy)
@@ -117,7 +147,7 @@ def test_rank_and_health_take_anything(policy: Any, first: Any, second: Any) -> 
     assert cluster.endpoints == fleet(3)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(policies, anything, anything)
 def test_update_takes_anything_and_keeps_the_cluster_usable(policy: Any, members: Any, weights: Any) -> None:
     cluster = Cluster("fuzz", fleet(3), policy=policy)
@@ -127,7 +157,7 @@ def test_update_takes_anything_and_keeps_the_cluster_usable(policy: Any, members
     assert all(isinstance(each, Endpoint) for each in cluster.endpoints)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(anything, anything, anything, anything)
 def test_done_takes_anything(ok: Any, status: Any, latency: Any, load: Any) -> None:
     cluster = Cluster("fuzz", fleet(1))
@@ -140,10 +170,10 @@ def test_done_takes_anything(ok: Any, status: Any, latency: Any, load: Any) -> N
 
 
 SETTINGS = ["policy", "locality_policy", "local_locality", "overprovisioning_factor", "panic_threshold"]
-SETTINGS += ["fail_traffic_on_panic", "seed", "clock"]
+SETTINGS += ["fail_traffic_on_panic", "subsets", "seed", "clock"]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.sampled_from(SETTINGS), anything)
 def test_a_cluster_takes_anything_as_a_setting(field: str, value: Any) -> None:
     def make_and_use() -> None:
@@ -162,7 +192,7 @@ def test_a_cluster_takes_anything_as_name_and_members(name: Any, members: Any) -
     survives(lambda: Cluster("fuzz", members).pick())
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["address", "weight", "locality", "priority", "health", "hostname", "metadata"]),
     anything,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 import pytest
 from hypothesis import given
@@ -127,6 +129,47 @@ def test_arrays_of_other_integers_are_hashes_as_well(dtype: str) -> None:
     cluster = cluster_of("maglev")
     keys = numpy.arange(100, dtype=dtype)
     assert [cluster.endpoints[i] for i in cluster.pick_many(keys)] == [cluster.pick(int(key)) for key in keys]
+
+
+def test_an_array_in_the_other_byte_order_holds_the_same_hashes() -> None:
+    cluster = cluster_of("maglev")
+    assert cluster.pick_many(HASHES[:500].astype(">u8")).tolist() == cluster.pick_many(HASHES[:500]).tolist()
+
+
+def test_an_array_that_is_not_aligned_holds_the_same_hashes() -> None:
+    cluster = cluster_of("maglev")
+    shifted = numpy.frombuffer(b"x" + HASHES[:500].tobytes(), dtype=numpy.uint64, offset=1)
+    assert cluster.pick_many(shifted).tolist() == cluster.pick_many(HASHES[:500]).tolist()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_picks_can_be_written_into_an_array_of_the_callers(policy: str) -> None:
+    writing, returning = cluster_of(policy), cluster_of(policy)
+    out = numpy.empty(500, dtype=numpy.int32)
+    assert writing.pick_many(HASHES[:500], out) is out
+    assert out.tolist() == returning.pick_many(HASHES[:500]).tolist()
+
+
+READ_ONLY = numpy.empty(5, dtype=numpy.int32)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        numpy.empty(4, dtype=numpy.int32),
+        numpy.empty(5, dtype=numpy.int64),
+        numpy.empty((5, 1), dtype=numpy.int32),
+        numpy.empty(10, dtype=numpy.int32)[::2],
+        numpy.empty(5, dtype=">i4"),
+        READ_ONLY,
+        [0] * 5,
+    ],
+    ids=["too short", "wider", "matrix", "strided", "other byte order", "read only", "list"],
+)
+def test_an_array_that_cannot_take_the_picks_is_refused(out: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="out"):
+        cluster_of("maglev").pick_many(HASHES[:5], out)
 
 
 def test_the_hash_of_a_key_is_the_same_key() -> None:

@@ -159,3 +159,30 @@ def test_a_clock_that_goes_back_does_no_harm() -> None:
     cluster, clock = joined(round_robin())
     clock.advance(-WINDOW)
     assert_weighs(cluster, [1, 1, 0.1])
+
+
+@pytest.mark.parametrize("make", [round_robin, least_request])
+@pytest.mark.parametrize("call", ["pick", "acquire", "pick_many", "rank", "explain"])
+def test_a_clock_in_which_the_endpoints_change_meets_the_new_ones(make: Callable[[], Policy], call: str) -> None:
+    following = [[Endpoint(address(100))]]
+    clock = ManualClock()
+
+    def changing_clock() -> int:
+        if following and changing:
+            cluster.update(following.pop())
+        return clock()
+
+    changing = False
+    cluster = Cluster("slow", fleet(200), policy=make(), clock=changing_clock, seed=7)
+    changing = True
+    calls: dict[str, Callable[[], Endpoint | None]] = {
+        "pick": lambda: cluster.pick(),
+        "acquire": lambda: cluster.acquire().endpoint,
+        "pick_many": lambda: next(cluster.endpoints[i] for i in cluster.pick_many(1)),
+        "rank": lambda: cluster.rank("key", 1)[0],
+        "explain": lambda: cluster.explain().winner,
+    }
+    outcome = calls[call]()
+    assert outcome is not None
+    assert outcome.address == address(100)
+    assert cluster.endpoints == (Endpoint(address(100)),)

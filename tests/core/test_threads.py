@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy
 import pytest
 
-from lbcore import Cluster, Endpoint
+from lbcore import Cluster, Endpoint, RingHash, RoundRobin, SlowStart, Subsets, SubsetSelector
+from lbcore.policy import Policy
 from tests.core.fleets import POLICIES
 from tests.core.observed import active_requests
 
-UPDATES = dict.fromkeys(POLICIES, 150) | {"least_request_full_scan": 1_000, "ring_hash": 1_000}
+USED: dict[str, Policy] = {
+    **POLICIES,
+    "ring_hash": RingHash(minimum_ring_size=64),
+    "bounded_ring": RingHash(minimum_ring_size=64, hash_balance_factor=120),
+    "slow_start": RoundRobin(slow_start=SlowStart(3600.0)),
+}
+UPDATES = dict.fromkeys(USED, 150) | {"least_request_full_scan": 1_000, "ring_hash": 1_000}
 THREADS = 8
 MEMBERS = 5
 
@@ -26,17 +34,28 @@ def _switch_threads_often() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+EVERY = {"every": "one"}
+SUBSETS = Subsets(selectors=(SubsetSelector(keys=("every",)),))
+
+
 def generation(number: int) -> list[Endpoint]:
     """Endpoints whose port tells the generation; the first one stays through all of them, its weight changing."""
-    changing = [Endpoint(f"10.0.0.{i}:{1 + number}") for i in range(1, MEMBERS)]
-    return [Endpoint("10.0.0.99:1", weight=1 + number % 3), *changing]
+    changing = [Endpoint(f"10.0.0.{i}:{1 + number}", metadata=EVERY) for i in range(1, MEMBERS)]
+    return [Endpoint("10.0.0.99:1", weight=1 + number % 3, metadata=EVERY), *changing]
 
 
 class Generations:
     """A cluster that one thread takes from generation to generation while others use it."""
 
     def __init__(self, policy: str) -> None:
-        self.cluster = Cluster("threads", generation(0), policy=POLICIES[policy], seed=1)
+        self.cluster = Cluster(
+            "threads",
+            generation(0),
+            policy=USED[policy],
+            seed=1,
+            subsets=SUBSETS,
+            clock=lambda: time.monotonic_ns(),  # in Python, so that threads change places while it is read
+        )
         self.updates = UPDATES[policy]
         self.begun = 0
         self.finished = 0
@@ -75,7 +94,7 @@ class Generations:
             self.failures.append(f"{endpoint.address} picked between generations {earliest} and {self.begun}")
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", USED)
 def test_every_pick_is_of_a_generation_in_force(policy: str) -> None:
     generations = Generations(policy)
 
@@ -86,7 +105,30 @@ def test_every_pick_is_of_a_generation_in_force(policy: str) -> None:
     generations.run(pick)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", USED)
+def test_every_pick_through_a_threads_own_handle_is_of_a_generation_in_force(policy: str) -> None:
+    generations = Generations(policy)
+    handles = [generations.cluster.handle() for _ in range(THREADS)]
+
+    def pick(thread: int) -> None:
+        earliest = generations.finished
+        generations.check(handles[thread].pick(thread), earliest)
+
+    generations.run(pick)
+
+
+@pytest.mark.parametrize("policy", USED)
+def test_every_pick_through_a_shared_subset_is_of_a_generation_in_force(policy: str) -> None:
+    generations = Generations(policy)
+
+    def pick(thread: int) -> None:
+        earliest = generations.finished
+        generations.check(generations.cluster.subset(EVERY).pick(thread), earliest)
+
+    generations.run(pick)
+
+
+@pytest.mark.parametrize("policy", USED)
 def test_no_request_in_flight_is_lost_or_left_behind(policy: str) -> None:
     generations = Generations(policy)
     cluster = generations.cluster
@@ -108,7 +150,7 @@ def test_no_request_in_flight_is_lost_or_left_behind(policy: str) -> None:
     assert set(active_requests(cluster).values()) == {0}
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", USED)
 def test_batches_stay_within_the_endpoints_while_they_change(policy: str) -> None:
     generations = Generations(policy)
     hashes = numpy.arange(0, 2**63, 2**63 // 10_000, dtype=numpy.uint64)
@@ -121,7 +163,7 @@ def test_batches_stay_within_the_endpoints_while_they_change(policy: str) -> Non
     generations.run(batch)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", USED)
 def test_checks_and_ranks_go_on_while_endpoints_change(policy: str) -> None:
     generations = Generations(policy)
     cluster = generations.cluster

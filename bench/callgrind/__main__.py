@@ -1,7 +1,7 @@
-"""`make callgrind`: instructions a call of the ten hottest paths, held within 3 % of instructions.json.
+"""`make callgrind`: holds the instructions of the hot paths to the committed counts, within 3 % either way.
 
-Counted by valgrind as the difference of two loop lengths, so that starting up does not count. A count depends on the
-interpreter and the compiler: `--update` writes the file anew after a change of either, or one that is meant.
+Counts depend on interpreter and compiler, so each pair of them has its own in counts.json; `--record` writes those of
+the pair at hand. Fewer instructions than committed are a finding too: record them, so that they are held from then on.
 """
 
 from __future__ import annotations
@@ -13,45 +13,76 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from bench.callgrind.paths import PATHS
+from bench.callgrind.paths import EMPTY, LONG, SHORT, paths
 
-COMMITTED = Path(__file__).with_name("instructions.json")
-SHORT, LONG = 2_000, 12_000  # calls
+COUNTS = Path(__file__).with_name("counts.json")
 TOLERANCE = 0.03
+ROOT = Path(__file__).parents[2]
+LABEL = re.compile(r"^desc: Trigger: Client Request: (\d+) (.*)$", re.MULTILINE)
+TOTAL = re.compile(r"^totals: (\d+)", re.MULTILINE)
 
 
-def instructions(name: str, count: int) -> int:
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable]
-    command += ["-m", "bench.callgrind.paths", name, str(count)]
-    quiet = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=300, check=True)
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if found is None:
-        raise SystemExit(f"valgrind said no count:\n{done.stderr}")
-    return int(found[1])
+def measured() -> dict[str, float]:
+    """Instructions of one evaluation by path, without those of the loop around it."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts"]
+        command += [sys.executable, "-m", "bench.callgrind.paths"]
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"valgrind failed:\n{done.stderr[-4000:]}")
+        totals: dict[str, dict[int, int]] = {}
+        for path in Path(folder).iterdir():
+            text = path.read_text()
+            label, total = LABEL.search(text), TOTAL.search(text)
+            if label and total:
+                totals.setdefault(label[2], {})[int(label[1])] = int(total[1])
+    each = {name: (by[LONG] - by[SHORT]) / (LONG - SHORT) for name, by in totals.items()}
+    return {name: each[name] - each[EMPTY] for name in paths() if name != EMPTY}
 
 
-def main() -> int:
+def toolchain() -> str:
+    """What counts depend on besides lbcore."""
+    compiler = subprocess.run(["cc", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"CPython {platform.python_version()}, cc {compiler}, {platform.machine()}"
+
+
+def compare(now: dict[str, float], committed: dict[str, float]) -> list[str]:
+    """Prints the table and returns what is outside the tolerance."""
+    findings = []
+    print(f"{'path':40} {'now':>10} {'committed':>10} {'change':>8}")
+    for name, instructions in now.items():
+        before = committed.get(name)
+        change = None if before is None else instructions / before - 1
+        shown = "new" if change is None else f"{change:+.1%}"
+        print(f"{name:40} {instructions:10.1f} {'' if before is None else f'{before:10.1f}':>10} {shown:>8}")
+        if change is None or abs(change) > TOLERANCE:
+            findings.append(f"{name}: {shown}")
+    return findings + [f"{name}: gone" for name in committed if name not in now]
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.callgrind", description=__doc__)
-    parser.add_argument("--update", action="store_true", help="write the counts instead of comparing them")
-    update = parser.parse_args().update
-    committed = json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {"counts": {}}
-    counts: dict[str, int] = {}
-    worse = 0
-    for name in PATHS:
-        counts[name] = round((instructions(name, LONG) - instructions(name, SHORT)) / (LONG - SHORT))
-        before = committed["counts"].get(name)
-        beyond = before is not None and abs(counts[name] - before) > TOLERANCE * before
-        worse += beyond
-        print(f"{name:42} {counts[name]:7} committed {before or '-':>7} {'OUTSIDE 3 %' if beyond else ''}", flush=True)
-    if update:
-        built_by = f"CPython {platform.python_version()}, {platform.machine()}"
-        COMMITTED.write_text(json.dumps({"interpreter": built_by, "counts": counts}, indent=2) + "\n")
-        return 0
-    return 1 if worse else 0
+    parser.add_argument("--record", action="store_true", help="make the counts of this run the committed ones")
+    record = parser.parse_args().record
+    all_counts = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
+    pair = toolchain()
+    now = measured()
+    findings = compare(now, all_counts.get(pair, {}))
+    if record:
+        all_counts[pair] = {name: round(instructions, 1) for name, instructions in now.items()}
+        COUNTS.write_text(json.dumps(all_counts, indent=2, sort_keys=True) + "\n")
+        print(f"recorded for {pair}")
+    elif pair not in all_counts:
+        sys.exit(
+            f"no committed counts for {pair}, only for {'; '.join(all_counts) or 'none'}: record some with --record"
+        )
+    elif findings:
+        sys.exit("outside 3 %: " + "; ".join(findings))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,52 +1,74 @@
-"""The ten hottest paths, each as an expression, and a program that runs one so many times.
+"""The hot paths whose instructions are counted, and the floors beside them.
 
-`python -m bench.callgrind.paths NAME COUNT`; ten calls a turn, so that the loop itself weighs little.
+Run under callgrind by `bench.callgrind`: counts each path's loop at two lengths, so that the difference is one
+evaluation of it.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import numpy as np
 
-from bench.fleet import endpoints
+from bench.callgrind._requests import count
+from bench.fleet import endpoints, keys
+from bench.floor._floor import Floor
+from bench.loop import Loop
 from lbcore import Cluster, LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
 
-__all__ = ["PATHS"]
-
-PATHS: dict[str, tuple[Policy, bool, str]] = {
-    "round robin, pick": (RoundRobin(), False, "cluster.pick()"),
-    "round robin weighted, pick": (RoundRobin(), True, "cluster.pick()"),
-    "random, pick": (Random(), False, "cluster.pick()"),
-    "random weighted, pick": (Random(), True, "cluster.pick()"),
-    "least request, acquire and done": (LeastRequest(), False, "cluster.acquire().done()"),
-    "least request weighted, acquire and done": (LeastRequest(), True, "cluster.acquire().done()"),
-    "least request, with": (LeastRequest(), False, "run_with(cluster)"),
-    "ring hash, pick a key": (RingHash(), False, "cluster.pick(key)"),
-    "maglev, pick a key": (Maglev(), False, "cluster.pick(key)"),
-    "maglev, 1 000 hashes": (Maglev(), False, "cluster.pick_many(hashes, out)"),
-}
+SHORT, LONG = 500, 2500  # evaluations
+BATCH = 1024  # keys
+EMPTY = "the loop itself"
 
 
-def run_with(cluster: Cluster) -> None:
-    with cluster.acquire():
-        pass
+def cluster(policy: Policy, *, weighted: bool = False) -> Cluster:
+    return Cluster("bench", endpoints(10, weighted=weighted), policy=policy, seed=1)
 
 
-def main(name: str, count: int) -> None:
-    policy, weighted, expression = PATHS[name]
-    names: dict[str, Any] = {
-        "cluster": Cluster("bench", endpoints(10, weighted=weighted), policy=policy, seed=1),
-        "key": "0123456789abcdef",
-        "hashes": np.random.default_rng(1).integers(0, 2**64, 1000, dtype=np.uint64),
-        "out": np.empty(1000, np.int32),
-        "run_with": run_with,
+def paths() -> dict[str, tuple[str, dict[str, object]]]:
+    """Expression and its names, by what a reader calls the path."""
+    floor = Floor(object())
+    (key,) = keys(1)
+    hashes = np.random.default_rng(6).integers(0, 2**64, BATCH, dtype=np.uint64)
+    return {
+        EMPTY: ("pass", {}),
+        "floor: method without arguments": ("it.noargs()", {"it": floor}),
+        "floor: method of one argument": ("it.one(key16)", {"it": floor, "key16": key}),
+        "floor: pick(key=None)": ("it.pick()", {"it": floor}),
+        "round robin pick": ("it.pick()", {"it": cluster(RoundRobin())}),
+        "weighted round robin pick": ("it.pick()", {"it": cluster(RoundRobin(), weighted=True)}),
+        "random pick": ("it.pick()", {"it": cluster(Random())}),
+        "weighted random pick": ("it.pick()", {"it": cluster(Random(), weighted=True)}),
+        "least request acquire, done": ("it.acquire().done()", {"it": cluster(LeastRequest())}),
+        "weighted least request acquire, done": (
+            "it.acquire().done()",
+            {"it": cluster(LeastRequest(), weighted=True)},
+        ),
+        "least request full scan acquire, done": (
+            "it.acquire().done()",
+            {"it": cluster(LeastRequest(selection_method="full_scan"))},
+        ),
+        "with acquire": ("with it.acquire(): pass", {"it": cluster(LeastRequest())}),
+        "maglev pick, 16-byte key": ("it.pick(key16)", {"it": cluster(Maglev()), "key16": key}),
+        "ring pick, 16-byte key": ("it.pick(key16)", {"it": cluster(RingHash()), "key16": key}),
+        f"maglev pick_many of {BATCH}": (
+            "it.pick_many(hashes, out)",
+            {"it": cluster(Maglev()), "hashes": hashes, "out": np.empty(BATCH, np.int32)},
+        ),
+        f"ring pick_many of {BATCH}": (
+            "it.pick_many(hashes, out)",
+            {"it": cluster(RingHash()), "hashes": hashes, "out": np.empty(BATCH, np.int32)},
+        ),
     }
-    body = "\n".join([f"        {expression}"] * 10)
-    exec(f"def run(turns, {', '.join(names)}):\n    for _ in range(turns):\n{body}\n", names)
-    names["run"](count // 10, *(names[each] for each in ("cluster", "key", "hashes", "out", "run_with")))
+
+
+def main() -> None:
+    """Counts every path at both lengths, the lengths named in the labels."""
+    for name, (expression, names) in paths().items():
+        Loop(expression, names, LONG).run()  # so that the interpreter has specialised and every page is there
+        for length in (SHORT, LONG):
+            loop = Loop(expression, names, length)
+            loop.run()
+            count(f"{length} {name}".encode(), loop.run)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main()

@@ -1,0 +1,3 @@
+from collections.abc import Callable
+
+def count(label: bytes, run: Callable[[], object]) -> None: ...

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from lbcore.cluster import Cluster
 from lbcore.model import Endpoint, Locality
 from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore.settings import LocalityWeighted, ZoneAware
 
 __all__ = ["StaticCluster", "static_bootstrap"]
 
@@ -29,6 +31,24 @@ class StaticCluster:
     policy: Policy = field(default_factory=RoundRobin)
     overprovisioning_factor: int = 140
     panic_threshold: float = 50.0
+    fail_traffic_on_panic: bool = False  # Envoy has it for policies that do not hash
+    locality_policy: LocalityWeighted | ZoneAware | None = None
+    locality_weights: Mapping[Locality | str, int] = field(default_factory=dict)
+
+    def balancer(self, *, local_locality: Locality | None = None, seed: int | None = None) -> Cluster:
+        """lbcore's cluster."""
+        cluster = Cluster(
+            self.name,
+            policy=self.policy,
+            locality_policy=self.locality_policy,
+            local_locality=local_locality,
+            overprovisioning_factor=self.overprovisioning_factor,
+            panic_threshold=self.panic_threshold,
+            fail_traffic_on_panic=self.fail_traffic_on_panic,
+            seed=seed,
+        )
+        cluster.update(self.endpoints, locality_weights=self.locality_weights)
+        return cluster
 
     def envoy_json(self) -> dict[str, Json]:
         """An envoy.config.cluster.v3.Cluster."""
@@ -36,14 +56,52 @@ class StaticCluster:
             "name": self.name,
             "type": "STATIC",
             "connect_timeout": "1s",
-            "load_balancing_policy": {"policies": [{"typed_extension_config": _policy(self.policy)}]},
+            "load_balancing_policy": {"policies": [{"typed_extension_config": self._policy()}]},
             "common_lb_config": {"healthy_panic_threshold": {"value": self.panic_threshold}},
             "load_assignment": {
                 "cluster_name": self.name,
                 "policy": {"overprovisioning_factor": self.overprovisioning_factor},
-                "endpoints": _localities(self.endpoints),
+                "endpoints": self._localities(),
             },
         }
+
+    def _policy(self) -> dict[str, Json]:
+        """A TypedExtensionConfig of envoy.extensions.load_balancing_policies."""
+        name, settings = _settings(self.policy)
+        message = "".join(part.capitalize() for part in name.split("_"))
+        kind = f"{_EXTENSIONS}.load_balancing_policies.{name}.v3.{message}"
+        config = {"@type": kind, **settings, **self._locality_settings()}
+        return {"name": f"envoy.load_balancing_policies.{name}", "typed_config": config}
+
+    def _locality_settings(self) -> dict[str, Json]:
+        if isinstance(self.policy, RingHash | Maglev):
+            return {"locality_weighted_lb_config": {}} if self.locality_policy else {}
+        if isinstance(self.locality_policy, LocalityWeighted):
+            return {"locality_lb_config": {"locality_weighted_lb_config": {}}}
+        zone_aware: dict[str, Json] = {"fail_traffic_on_panic": self.fail_traffic_on_panic}
+        if isinstance(self.locality_policy, ZoneAware):
+            zone_aware["routing_enabled"] = {"value": self.locality_policy.routing_enabled}
+            zone_aware["min_cluster_size"] = self.locality_policy.min_cluster_size
+            zone_aware["fail_traffic_on_panic"] |= self.locality_policy.fail_traffic_on_panic
+            if (size := self.locality_policy.force_local_zone_min_size) is not None:
+                zone_aware["force_local_zone"] = {"min_size": size}
+        return {"locality_lb_config": {"zone_aware_lb_config": zone_aware}}
+
+    def _localities(self) -> list[Json]:
+        """LocalityLbEndpoints, one for each pair of priority and locality."""
+
+        def place(endpoint: Endpoint) -> tuple[int, Locality]:
+            return endpoint.priority, endpoint.locality
+
+        return [
+            {
+                "priority": priority,
+                "locality": {"region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone},
+                "lb_endpoints": [_endpoint(endpoint) for endpoint in members],
+                **({"load_balancing_weight": weight} if (weight := self.locality_weights.get(locality)) else {}),
+            }
+            for (priority, locality), members in groupby(sorted(self.endpoints, key=place), key=place)
+        ]
 
 
 def static_bootstrap(
@@ -86,22 +144,6 @@ def static_bootstrap(
     }
 
 
-def _localities(endpoints: Iterable[Endpoint]) -> list[Json]:
-    """LocalityLbEndpoints, one for each pair of priority and locality."""
-
-    def place(endpoint: Endpoint) -> tuple[int, Locality]:
-        return endpoint.priority, endpoint.locality
-
-    return [
-        {
-            "priority": priority,
-            "locality": {"region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone},
-            "lb_endpoints": [_endpoint(endpoint) for endpoint in members],
-        }
-        for (priority, locality), members in groupby(sorted(endpoints, key=place), key=place)
-    ]
-
-
 def _endpoint(endpoint: Endpoint) -> dict[str, Json]:
     return {
         "endpoint": {"address": _address(endpoint.address), "hostname": endpoint.hostname},
@@ -116,14 +158,6 @@ def _address(address: str) -> dict[str, Json]:
         return {"pipe": {"path": address[len("unix:") :]}}
     host, _, port = address.rpartition(":")
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
-
-
-def _policy(policy: Policy) -> dict[str, Json]:
-    """A TypedExtensionConfig of envoy.extensions.load_balancing_policies."""
-    name, settings = _settings(policy)
-    message = "".join(part.capitalize() for part in name.split("_"))
-    kind = f"{_EXTENSIONS}.load_balancing_policies.{name}.v3.{message}"
-    return {"name": f"envoy.load_balancing_policies.{name}", "typed_config": {"@type": kind, **settings}}
 
 
 def _settings(policy: Policy) -> tuple[str, Mapping[str, Json]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lbcore import Cluster
 from lbcore.model import Endpoint
 from lbcore.policy import Maglev, Policy, RingHash
 from tests.harness.backends import HttpBackends
@@ -29,17 +28,6 @@ COUNTS = (1, 3, 10, 100)
 KEYS_PER_CLUSTER = 300
 
 
-def ours(cluster: StaticCluster) -> Cluster:
-    """lbcore's cluster of the same endpoints and policy."""
-    return Cluster(
-        cluster.name,
-        cluster.endpoints,
-        policy=cluster.policy,
-        overprovisioning_factor=cluster.overprovisioning_factor,
-        panic_threshold=cluster.panic_threshold,
-    )
-
-
 def hashed_text(endpoint: Endpoint, cluster: StaticCluster) -> str:
     """What Envoy hashes for an endpoint (thread_aware_lb_impl.h, hashKey)."""
     assert isinstance(cluster.policy, RingHash | Maglev)
@@ -49,7 +37,7 @@ def hashed_text(endpoint: Endpoint, cluster: StaticCluster) -> str:
 
 def hosts_for(cluster: StaticCluster, hashes: np.ndarray) -> list[str]:
     """The hosts that lbcore picks for hashes, as the text that is hashed for them."""
-    balancer = ours(cluster)
+    balancer = cluster.balancer()
     names = [hashed_text(endpoint, cluster) for endpoint in balancer.endpoints]
     return [names[index] for index in balancer.pick_many(hashes)]
 
@@ -118,7 +106,7 @@ def test_keyed_requests_reach_the_host_that_lbcore_picks(backends: HttpBackends)
     disagreements = []
     with Envoy(static_bootstrap(clusters)) as envoy, HttpClient(envoy.listeners()["ingress"]) as client:
         for seed, cluster in enumerate(clusters):
-            balancer = ours(cluster)
+            balancer = cluster.balancer()
             for key in keys(seed):
                 answer = client.get("/", {"x-cluster": cluster.name, "x-key": key})
                 assert answer.status == 200
@@ -131,7 +119,7 @@ def test_the_largest_ring_routes_as_envoys_does(backends: HttpBackends) -> None:
     choose = random.Random(4)
     endpoints = tuple(Endpoint(address, weight=choose.randint(1, 100)) for address in backends.addresses[:10])
     cluster = StaticCluster(name="8M", endpoints=endpoints, policy=RingHash(minimum_ring_size=8_388_608))
-    balancer = ours(cluster)
+    balancer = cluster.balancer()
     envoy = Envoy(static_bootstrap([cluster]), time_limit=60)
     with envoy, HttpClient(envoy.listeners()["ingress"]) as client:
         answers = {key: client.get("/", {"x-cluster": "8M", "x-key": key}).headers["x-backend"] for key in keys(4)}

@@ -40,11 +40,15 @@ class EndpointStats:
 
 @dataclass(frozen=True, slots=True)
 class PriorityStats:
-    """One priority: its endpoints, and its part of the traffic in percent. In panic, health is ignored."""
+    """One priority: its endpoints, and its part of the traffic in percent. In panic, health is ignored.
+
+    `excluded` counts the draining endpoints: they leave on purpose, so availability is measured without them.
+    """
 
     total: int
     healthy: int
     degraded: int
+    excluded: int
     healthy_load: int
     degraded_load: int
     panic: bool

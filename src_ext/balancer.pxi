@@ -96,7 +96,8 @@ cdef list priority_values(Snapshot snapshot):
     for i in range(snapshot.priority_count):
         state = &snapshot.priorities[i]
         values.append((
-            state.total, state.healthy, state.degraded, state.healthy_load, state.degraded_load, bool(state.panic)
+            state.total, state.healthy, state.degraded, state.excluded,
+            state.healthy_load, state.degraded_load, bool(state.panic),
         ))
     return values
 

@@ -18,7 +18,7 @@ cdef struct LocalityStage:
 
 # What is known of a locality when the stage is built.
 cdef struct LocalityCount:
-    uint32_t total
+    uint32_t total              # but for draining endpoints
     uint32_t eligible
     uint32_t weight             # 0: takes no traffic
     uint32_t callers            # in this locality; by zone only

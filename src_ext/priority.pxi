@@ -6,6 +6,7 @@ cdef struct PriorityState:
     uint32_t total
     uint32_t healthy
     uint32_t degraded
+    uint32_t excluded           # draining: they leave on purpose, and stay out of the denominators
     uint32_t healthy_load       # percent of the traffic
     uint32_t degraded_load
     bint panic
@@ -20,8 +21,8 @@ cdef void priority_loads(
     cdef bint total_panic = True
     for i in range(count):
         priorities[i].panic = False
-        available += availability(priorities[i].healthy, priorities[i].total, overprovisioning_factor)
-        available += availability(priorities[i].degraded, priorities[i].total, overprovisioning_factor)
+        available += availability(priorities[i].healthy, considered(&priorities[i]), overprovisioning_factor)
+        available += availability(priorities[i].degraded, considered(&priorities[i]), overprovisioning_factor)
     available = min(available, <uint64_t>100)
     distribute(priorities, count, overprovisioning_factor, available)
     for i in range(count):
@@ -33,6 +34,10 @@ cdef void priority_loads(
         priorities[0].healthy_load = 100    # nobody to give, or too few for a percent: the loads still sum to 100
 
 
+cdef inline uint32_t considered(const PriorityState* priority) noexcept nogil:
+    return priority.total - priority.excluded
+
+
 cdef inline uint32_t availability(uint32_t eligible, uint32_t total, uint32_t overprovisioning_factor) noexcept nogil:
     """Percent, at most 100."""
     if total == 0:
@@ -41,10 +46,11 @@ cdef inline uint32_t availability(uint32_t eligible, uint32_t total, uint32_t ov
 
 
 cdef inline bint in_panic(const PriorityState* priority, uint32_t panic_threshold) noexcept nogil:
-    if priority.total == 0:
+    cdef uint32_t count = considered(priority)
+    if count == 0:
         return panic_threshold > 0
     # Two quotients added, not one: Envoy's rounding decides at the boundary.
-    return 100.0 * priority.healthy / priority.total + 100.0 * priority.degraded / priority.total < panic_threshold
+    return 100.0 * priority.healthy / count + 100.0 * priority.degraded / count < panic_threshold
 
 
 cdef void distribute(
@@ -58,20 +64,20 @@ cdef void distribute(
     if available == 0:
         return
     for i in range(count):
-        share = availability(priorities[i].healthy, priorities[i].total, overprovisioning_factor)
+        share = availability(priorities[i].healthy, considered(&priorities[i]), overprovisioning_factor)
         priorities[i].healthy_load = <uint32_t>min(<uint64_t>rest, share * 100 // available)
         rest -= priorities[i].healthy_load
     for i in range(count):
-        share = availability(priorities[i].degraded, priorities[i].total, overprovisioning_factor)
+        share = availability(priorities[i].degraded, considered(&priorities[i]), overprovisioning_factor)
         priorities[i].degraded_load = <uint32_t>min(<uint64_t>rest, share * 100 // available)
         rest -= priorities[i].degraded_load
     # What rounding has left goes to the first available priority, healthy before degraded.
     for i in range(count):
-        if rest and availability(priorities[i].healthy, priorities[i].total, overprovisioning_factor):
+        if rest and availability(priorities[i].healthy, considered(&priorities[i]), overprovisioning_factor):
             priorities[i].healthy_load += rest
             return
     for i in range(count):
-        if rest and availability(priorities[i].degraded, priorities[i].total, overprovisioning_factor):
+        if rest and availability(priorities[i].degraded, considered(&priorities[i]), overprovisioning_factor):
             priorities[i].degraded_load += rest
             return
 

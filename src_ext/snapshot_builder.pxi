@@ -18,6 +18,7 @@ cdef class SnapshotBuilder:
     cdef object local_locality
     cdef list priorities            # of dicts: locality to its members
     cdef list hash_keys             # text by member; kept here while C reads it
+    cdef set draining               # members
 
     cdef Snapshot build(self, tuple endpoints, list owners):
         self.snapshot = Snapshot.__new__(Snapshot)
@@ -44,6 +45,7 @@ cdef class SnapshotBuilder:
             raise MemoryError("no memory for a snapshot")
         snapshot.count = count
         self.priorities = []
+        self.draining = set()
         for i in range(count):
             endpoint = endpoints[i]
             slot = (<SlotOwner>owners[i]).slot
@@ -51,6 +53,8 @@ cdef class SnapshotBuilder:
             snapshot.slots[i] = slot
             snapshot.weights[i] = endpoint.weight
             snapshot.availability[i] = availability_of(endpoint.health, slot)
+            if endpoint.health == 3:
+                self.draining.add(i)
             if window and slot.available_since + window > self.now:
                 snapshot.ramp_end = max(snapshot.ramp_end, slot.available_since + window)
             priority = endpoint.priority
@@ -89,6 +93,7 @@ cdef class SnapshotBuilder:
                     state.total += 1
                     state.healthy += snapshot.availability[<uint32_t>member] == HEALTHY
                     state.degraded += snapshot.availability[<uint32_t>member] == DEGRADED
+                    state.excluded += member in self.draining
         if count:
             priority_loads(
                 snapshot.priorities, count, self.settings.overprovisioning_factor, self.settings.panic_threshold
@@ -291,7 +296,7 @@ cdef class SnapshotBuilder:
             self.snapshot.own_stage(stage)
             for i in range(count):
                 stage.selectors[i] = self.selector(priority, availability, places[i])
-                counts[i].total = <uint32_t>len(self.priorities[priority][places[i]])
+                counts[i].total = <uint32_t>len([m for m in self.priorities[priority][places[i]] if m not in self.draining])
                 if by_weight:
                     counts[i].eligible = 0 if stage.selectors[i] == NULL else stage.selectors[i].count
                     counts[i].weight = self.locality_weights.get(places[i], 0)

@@ -63,7 +63,8 @@ def test_under_a_hashing_policy_the_keys_hash_chooses_the_priority(number: int) 
     endpoints = layout(number, localities=False)
     reference = HashPick(endpoints, lambda shares: MaglevTable(shares, 101))
     cluster = Cluster("levels", endpoints, policy=POLICIES["maglev"])
-    loads = priority_load([Counts(level.total, level.healthy, level.degraded) for level in cluster.stats().priorities])
+    stated = cluster.stats().priorities
+    loads = priority_load([Counts(level.total, level.healthy, level.degraded, level.excluded) for level in stated])
     for key in range(100):
         priority, availability = loads.choose(key)
         assert cluster.pick(key).priority == priority

@@ -44,7 +44,7 @@ DEFAULTS = Settings()
 
 
 def level_load(by_level: Sequence[Level], settings: Settings) -> PriorityLoad:
-    counts = [Counts(len(level.all), len(level.healthy), len(level.degraded)) for level in by_level]
+    counts = [Counts(len(level.all), len(level.healthy), len(level.degraded), level.draining) for level in by_level]
     return priority_load(counts, settings.overprovisioning_factor, settings.panic_threshold)
 
 

@@ -36,6 +36,11 @@ class Level(NamedTuple):
     healthy: list[Endpoint]
     degraded: list[Endpoint]
 
+    @property
+    def draining(self) -> int:
+        """How many leave on purpose: Envoy measures availability without them (`excludeBasedOnHealthFlag`)."""
+        return sum(endpoint.health is Health.DRAINING for endpoint in self.all)
+
 
 def levels(endpoints: Iterable[Endpoint], failed: Container[str] = ()) -> list[Level]:
     """One level for each priority from 0 to the highest used; those in between may be empty."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lbcore.model import Endpoint, Locality
+from lbcore.model import Endpoint, Health, Locality
 
 
 def effective_weight(weight: int, eligible: int, total: int, overprovisioning_factor: int = 140) -> float:
@@ -30,7 +30,7 @@ def locality_distribution(
         effective[locality] = effective_weight(
             weights.get(locality, 0),
             sum(endpoint.locality == locality for endpoint in eligible),
-            sum(endpoint.locality == locality for endpoint in members),
+            sum(endpoint.locality == locality and endpoint.health is not Health.DRAINING for endpoint in members),
             overprovisioning_factor,
         )
     total = sum(effective.values())

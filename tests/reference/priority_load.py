@@ -15,7 +15,7 @@ from tests.reference.health import Availability
 
 
 class Counts(NamedTuple):
-    """Endpoints of one priority level. `excluded` ones (not checked yet) stay out of the denominators."""
+    """Endpoints of one priority level. `excluded` ones (draining) stay out of the denominators."""
 
     total: int
     healthy: int

@@ -55,9 +55,6 @@ class XdsMetrics(XdsObserver):
         self._nacks = Counter(
             "lbcore_xds_nacks", "xDS responses that a client refused", ["node", "type"], registry=registry
         )
-        self._withheld = Counter(
-            "lbcore_xds_withheld", "Times that part of a service was kept from xDS clients", registry=registry
-        )
         self._nodes: set[str] = set()
 
     def stream_opened(self, method: str) -> None:
@@ -77,10 +74,6 @@ class XdsMetrics(XdsObserver):
         name = self._node_label(node)
         self._nacks.labels(name, type_url).inc()
         logger.warning("node %r refuses %s version %s: %s", name, type_url, version, message[:_MAX_MESSAGE])
-
-    def withheld(self, service: str, reason: str) -> None:
-        self._withheld.inc()
-        logger.warning("service %r is not whole over xDS: %s", service, reason)
 
     def _node_label(self, node: str) -> str:
         node = node[:_MAX_LABEL]

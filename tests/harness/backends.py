@@ -1,6 +1,7 @@
 """Real HTTP/1.1 servers that answer who they are. A hundred of them cost one thread and a hundred sockets.
 
-An answer carries the backend's address, as lbcore writes it, in its body and in the header `x-backend`.
+An answer carries the backend's address, as lbcore writes it, in its body and in the header `x-backend`. The answer to
+`/held` begins at once and ends only when whoever asked goes away: a request stays in flight for as long as wanted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from aiohttp import web
 __all__ = ["HttpBackends"]
 
 Result = TypeVar("Result")
+_HELD_POLL = 0.05  # seconds
 
 
 @dataclass
@@ -103,15 +105,26 @@ class HttpBackends:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         address = _address_text(request.transport.get_extra_info("sockname"))
         behaviour = self._behaviour.get(address, Behaviour())
         self.hits[address] += 1
         await request.read()
+        if request.path == "/held":
+            return await _answer_without_end(request, address)
         if behaviour.delay:
             await asyncio.sleep(behaviour.delay)
         return web.Response(status=behaviour.status, text=address, headers={"x-backend": address})
+
+
+async def _answer_without_end(request: web.Request, address: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"x-backend": address})
+    await response.prepare(request)
+    await response.write(b"held")  # the headers leave with the first byte of the body
+    while request.transport is not None and not request.transport.is_closing():
+        await asyncio.sleep(_HELD_POLL)
+    return response
 
 
 def _split(host: str) -> tuple[str, int]:

@@ -122,7 +122,7 @@ async def _answer_without_end(request: web.Request, address: str) -> web.StreamR
     response = web.StreamResponse(headers={"x-backend": address})
     await response.prepare(request)
     await response.write(b"held")  # the headers leave with the first byte of the body
-    while request.transport is not None and not request.transport.is_closing():
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - nothing signals it
         await asyncio.sleep(_HELD_POLL)
     return response
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbcore.errors import Overloaded
@@ -92,6 +92,7 @@ def test_reported_leases_do_not_pile_up_until_they_would_have_expired() -> None:
     assert len(table._deadlines) < 2000
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -17,7 +17,7 @@ from lbcore._core import hash64
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.regex_rewrite import RegexRewrite
 from lbcore.request import Headers, PeerAddress, Request, Text
-from lbcore.schema import Checked
+from lbcore.schema import Checked, keep_fields
 from lbcore.validation import WholeSeconds, refusal, text, visible_text
 
 __all__ = [
@@ -259,7 +259,7 @@ class RequestHash(NamedTuple):
     set_cookies: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class HashPolicy(Checked):
     """Which attributes of a request decide its endpoint: a list of hash methods, tried and combined in order.
 
@@ -277,10 +277,10 @@ class HashPolicy(Checked):
     """
 
     methods: Annotated[tuple[HashMethod, ...], hash_methods]
-    _plain_header: str | None = field(init=False, repr=False, compare=False)
+    _plain_header: str | None = field(repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        Checked.__post_init__(self)
+    def __init__(self, methods: HashMethod | Iterable[HashMethod]) -> None:
+        keep_fields(self, methods)
         object.__setattr__(self, "_plain_header", _plain_header(self.methods))
 
     # The attributes may be given by position because Python calls that a third faster than keyword-only parameters.

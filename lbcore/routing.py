@@ -5,27 +5,17 @@ Source: the part of Envoy's listener.proto and route_components.proto that a fro
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 from lbcore.address import canonical_address, is_hostname
 from lbcore.errors import Mistake
+from lbcore.request_hash import HashPolicy
 from lbcore.schema import Checked
-from lbcore.validation import printable, refusal, resource_name, text, url_path
+from lbcore.validation import refusal, resource_name, url_path
 
-__all__ = ["HashOn", "Listener", "Route", "listener_clashes"]
-
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z")  # RFC 9110, section 5.6.2
-
-
-def token(value: object, field: str) -> str:
-    """The name of a request header or cookie, or nothing."""
-    name = text(value, field)
-    if not _TOKEN.match(name):
-        raise refusal(field, name, "expected letters, digits and !#$%&'*+-.^_`|~ only")
-    return name
+__all__ = ["Listener", "Route", "listener_clashes"]
 
 
 def socket_address(value: object, field: str) -> str:
@@ -37,29 +27,16 @@ def socket_address(value: object, field: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HashOn(Checked):
-    """What of a request is hashed to choose the endpoint; exactly one field is set.
-
-    Source: Envoy RouteAction.HashPolicy.
-    """
-
-    header: Annotated[str, token] = ""
-    cookie: Annotated[str, token] = ""
-    query_parameter: Annotated[str, printable] = ""
-    source_ip: bool = False
-
-    def contradictions(self) -> Iterator[Mistake]:
-        if [bool(self.header), bool(self.cookie), bool(self.query_parameter), self.source_ip].count(True) != 1:
-            yield Mistake((), "hash_on: expected exactly one of header, cookie, query_parameter, source_ip")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Route(Checked):
-    """Requests whose path begins with `prefix` go to `service`."""
+    """Requests whose path begins with `prefix` go to `service`.
+
+    Fields:
+        hash_on: what of a request is hashed to choose the endpoint; None: what the service itself says.
+    """
 
     prefix: Annotated[str, url_path]
     service: Annotated[str, resource_name]
-    hash_on: HashOn | None = None
+    hash_on: HashPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.validation import flag, one_of, refusal, text
 
-__all__ = ["Checked", "Field", "Rule", "attempt", "fields_of", "keep_fields", "mistakes_in"]
+__all__ = ["Checked", "Field", "Rule", "attempt", "fields_of", "item_type", "keep_fields", "mistakes_in"]
 
 Rule: TypeAlias = Callable[[Any, str], Any]  # (value, field name) -> the value to keep; raises InvalidSetting
 _SET_FIELD = object.__setattr__
@@ -36,6 +36,7 @@ class Field:
         declared_rule: the rule in `Annotated`, if there is one.
         required: whether the value cannot be made without it.
         optional: whether None is allowed.
+        positional: whether the constructor also takes it without its name.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Field:
     declared_rule: Rule | None
     required: bool
     optional: bool
+    positional: bool
 
 
 class Checked:
@@ -108,12 +110,10 @@ def fields_of(value_type: type) -> Mapping[str, Field]:
     """The fields of a dataclass by name, in the order of its constructor."""
     hints = get_type_hints(value_type, include_extras=True)
     parameters = inspect.signature(value_type).parameters.values()
-    return types.MappingProxyType(
-        {each.name: _field(each.name, hints[each.name], each.default is inspect.Parameter.empty) for each in parameters}
-    )
+    return types.MappingProxyType({each.name: _field(each, hints[each.name]) for each in parameters})
 
 
-def _field(name: str, hint: Any, required: bool) -> Field:
+def _field(parameter: inspect.Parameter, hint: Any) -> Field:
     choices = _choices(hint)
     present = [choice for choice in choices if choice is not types.NoneType]
     optional = len(present) < len(choices)
@@ -121,7 +121,15 @@ def _field(name: str, hint: Any, required: bool) -> Field:
     bare = [get_args(choice)[0] if get_origin(choice) is Annotated else choice for choice in present]
     kind = bare[0] if len(bare) == 1 else Union[tuple(bare)]  # noqa: UP007 - made at run time
     rule = declared or rule_for(kind)
-    return Field(name, kind, partial(_or_none, rule) if optional else rule, declared, required, optional)
+    return Field(
+        name=parameter.name,
+        type=kind,
+        rule=partial(_or_none, rule) if optional else rule,
+        declared_rule=declared,
+        required=parameter.default is inspect.Parameter.empty,
+        optional=optional,
+        positional=parameter.kind is not inspect.Parameter.KEYWORD_ONLY,
+    )
 
 
 def rule_for(kind: Any) -> Rule:
@@ -132,13 +140,24 @@ def rule_for(kind: Any) -> Rule:
         return text
     if get_origin(kind) is Literal:
         return partial(_one_of, get_args(kind))
-    if get_origin(kind) is tuple and get_args(kind)[1:] == (...,):
-        return partial(_all_instances, get_args(kind)[0])
+    if (item := item_type(kind)) is not None:
+        return partial(_all_instances, item)
     if all(
         isinstance(choice, type) and (_is_value(choice) or issubclass(choice, enum.Enum)) for choice in _choices(kind)
     ):
         return partial(_instance, _choices(kind))
     raise TypeError(f"{kind}: declare its rule, as Annotated[..., rule]")
+
+
+def item_type(kind: Any) -> Any:
+    """What a type that stands for a sequence holds, None where it is no such type. The values are kept as tuples.
+
+    A field is a `Sequence` where the constructor is to take lists as well.
+    """
+    arguments = get_args(kind)
+    if get_origin(kind) is Sequence or (get_origin(kind) is tuple and arguments[1:] == (...,)):
+        return arguments[0]
+    return None
 
 
 def _is_value(kind: type) -> bool:

@@ -19,6 +19,7 @@ from lbcore.address import is_hostname
 from lbcore.errors import Mistake
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality, WholeByLocality
 from lbcore.policy import Policy, RoundRobin
+from lbcore.request_hash import HashPolicy
 from lbcore.schema import Checked
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, OutlierDetection
 from lbcore.validation import Percent, Whole, resource_name
@@ -34,6 +35,7 @@ class ServiceSnapshot(Checked):
         name: see `lbcore.validation.resource_name`.
         endpoints: at IP addresses or unix sockets, each address once. None is fine: requests then fail at once.
         policy: how one endpoint is picked.
+        hash_on: what of a request a hashing policy hashes: for gRPC clients, and for routes that do not say it.
         locality_weights: relative shares of localities within a priority; 1 where nothing is said.
         overprovisioning_factor: percent; a priority keeps all its traffic while healthy endpoints x this reaches 100.
         panic_threshold: percent of healthy endpoints below which all are used, 0 to 100.
@@ -45,6 +47,7 @@ class ServiceSnapshot(Checked):
     name: Annotated[str, resource_name]
     endpoints: tuple[Endpoint, ...] = ()
     policy: Policy = field(default_factory=RoundRobin)
+    hash_on: HashPolicy | None = None
     locality_weights: Annotated[Mapping[Locality, int], WholeByLocality("weight", 1)] = field(default_factory=dict)
     overprovisioning_factor: Annotated[int, Whole(1, MAX_WEIGHT)] = 140
     panic_threshold: Percent = 50.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,9 +41,9 @@ class SubsetSelector(Checked):
     Raises `InvalidSetting`. Source: Envoy LbSubsetSelector.
     """
 
-    keys: tuple[str, ...]
+    keys: Sequence[str]
     fallback_policy: Fallback = "not_defined"
-    fallback_keys_subset: tuple[str, ...] = ()
+    fallback_keys_subset: Sequence[str] = ()
 
     def contradictions(self) -> Iterator[Mistake]:
         field = "fallback_keys_subset"
@@ -68,7 +68,7 @@ class Subsets(Checked):
     Source: Envoy LbSubsetConfig.
     """
 
-    selectors: tuple[SubsetSelector, ...] = ()
+    selectors: Sequence[SubsetSelector] = ()
     fallback_policy: Literal["no_fallback", "any_endpoint", "default_subset"] = "no_fallback"
     default_subset: Annotated[Mapping[str, Any], metadata] = field(default_factory=dict)
     list_as_any: bool = False

@@ -24,9 +24,10 @@ LONGEST = 500  # lines
 # In the two layers of values and of the engine the modules of one layer also know each other.
 LAYERS = (
     ("errors", "validation", "address", "schema"),
-    ("model", "settings", "policy", "routing", "snapshot", "stats", "explanation"),
+    ("model", "settings", "policy", "stats", "explanation"),
     ("_core",),
     ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
+    ("routing", "snapshot"),
     ("directory",),
     ("config",),
     ("service.proto",),

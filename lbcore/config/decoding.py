@@ -21,7 +21,7 @@ from lbcore.config import document
 from lbcore.config.document import Node, Scalar
 from lbcore.errors import InvalidSetting, Mistake, path_text
 from lbcore.model import Endpoint, Locality
-from lbcore.schema import Field, fields_of, mistakes_in
+from lbcore.schema import Field, fields_of, item_type, mistakes_in
 from lbcore.validation import Seconds, refusal
 
 __all__ = ["MISSING", "Decoder", "Path"]
@@ -151,7 +151,7 @@ class Decoder:
         return MISSING
 
     def _variant(self, kinds: tuple[type, ...], node: Node, path: Path) -> Any:
-        """One of several types: its name alone, or a mapping of its name to its fields."""
+        """One of several types: its name alone, or a mapping of its name to its fields, or to the main one of them."""
         by_name = {snake_case(kind.__name__): kind for kind in kinds}
         if isinstance(node, Scalar) and not node.is_null:
             name, settings = node.text, document.Mapping(node.line, [])
@@ -166,7 +166,17 @@ class Decoder:
             self.wrong(path, f"unknown name {name!r:.120}{meant(name, by_name)}", node.line)
             return MISSING
         within = path if isinstance(node, Scalar) else (*path, name)
-        return self.make(by_name[name], settings, within)
+        return self.make(by_name[name], _in_full(by_name[name], settings), within)
+
+    def _list_value(self, kind: type, listed: Field, node: Node, path: Path) -> Any:
+        """A value that is but a list of others: its items, or one item that stands for a list of itself."""
+        inner = item_type(listed.type)
+        if isinstance(node, document.Sequence):
+            items = self.items(inner, node, path)
+        else:
+            item = self.value(inner, node, path)
+            items = MISSING if item is MISSING else (item,)
+        return MISSING if items is MISSING else self.construct(kind, {listed.name: items}, node, path)
 
     def _member(self, by_name: Mapping[str, enum.Enum], node: Node, path: Path) -> Any:
         text = self._text(node, path)
@@ -223,16 +233,37 @@ def _reading(kind: Any) -> Callable[[Decoder, Node, Path], Any]:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return lambda decoder, node, path: decoder._variant(inner, node, path)
-    if origin is tuple:
-        return lambda decoder, node, path: decoder.items(inner[0], node, path)
+    if (item := item_type(kind)) is not None:
+        return lambda decoder, node, path: decoder.items(item, node, path)
     if origin is Mapping and dataclasses.is_dataclass(inner[1]):
         return lambda decoder, node, path: decoder._mapping(inner[1], node, path)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if (listed := _only_list(kind)) is not None:
+            return lambda decoder, node, path: decoder._list_value(kind, listed, node, path)
         return lambda decoder, node, path: decoder._dataclass(kind, node, path)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         members = {name.lower(): member for name, member in kind.__members__.items()}
         return lambda decoder, node, path: decoder._member(members, node, path)
     return Decoder._text if kind is str or origin is Literal else Decoder._plain
+
+
+def _only_list(kind: type) -> Field | None:
+    """The field of a type that has no other, where it is a list."""
+    fields = tuple(fields_of(kind).values())
+    return fields[0] if len(fields) == 1 and item_type(fields[0].type) is not None else None
+
+
+def _in_full(kind: type, settings: Node) -> Node:
+    """The settings of a variant where they may be in short: its main field's value alone, or `true` where it has none.
+
+    The main field is the one that the constructor takes by position.
+    """
+    if not isinstance(settings, Scalar) or settings.is_null:
+        return settings
+    main = next((field.name for field in fields_of(kind).values() if field.positional), None)
+    if main is not None:
+        return document.Mapping(settings.line, [(Scalar(settings.line, main, True), settings)])
+    return document.Mapping(settings.line, []) if settings.value is True else settings
 
 
 def line_of(node: Node, within: Path) -> int:

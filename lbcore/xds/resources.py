@@ -6,7 +6,7 @@ snapshots) keeps all of its resources, a changed one keeps those that its change
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from operator import attrgetter
 
@@ -19,7 +19,7 @@ from lbcore.xds.clusters import envoy_cluster, grpc_cluster, same_clusters
 from lbcore.xds.listeners import api_listener, envoy_listener
 from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
-from lbcore.xds.routes import listener_routes, service_route
+from lbcore.xds.routes import HashOfServices, listener_routes, service_route
 from lbcore.xds.wire import Resource
 
 __all__ = ["Catalog"]
@@ -32,7 +32,9 @@ class ServiceResources:
         self.service = service
         if previous is None:
             return
-        kept = ["listener", "route"]  # these depend on the name alone
+        kept = ["listener"]  # it depends on the name alone
+        if service.hash_on == previous.service.hash_on:
+            kept += ["route"]
         if same_clusters(service, previous.service):
             kept += ["envoy_cluster", "grpc_cluster"]
         if same_assignment(service, previous.service):
@@ -63,14 +65,17 @@ class ServiceResources:
 
     @cached_property
     def route(self) -> Resource:
-        return service_route(self.service.name)
+        return service_route(self.service.name, self.service.hash_on)
 
 
 class ListenerResources:
-    """What Envoys get of one listener."""
+    """What Envoys get of one listener; `hash_on` is what the services of its routes say, for routes that do not."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, hash_on: HashOfServices, previous: ListenerResources | None = None) -> None:
         self.source = listener
+        self.hash_on = hash_on
+        if previous and previous.source == listener and "listener" in previous.__dict__:
+            self.__dict__["listener"] = previous.__dict__["listener"]
 
     @cached_property
     def listener(self) -> Resource:
@@ -78,7 +83,7 @@ class ListenerResources:
 
     @cached_property
     def route(self) -> Resource:
-        return listener_routes(self.source)
+        return listener_routes(self.source, self.hash_on)
 
 
 Member = ServiceResources | ListenerResources
@@ -109,7 +114,7 @@ class Catalog:
             snapshot.services, previous._services if previous else {}
         )
         self._listeners: Mapping[str, ListenerResources] = _listener_resources(
-            snapshot.listeners, previous._listeners if previous else {}
+            snapshot, previous._listeners if previous else {}
         )
         self._either: Mapping[str, Member] = {**self._listeners, **self._services}
         self._sets: dict[tuple[ResourceType, ClientKind], ResourceSet] = {}
@@ -150,14 +155,17 @@ def _service_resources(
 
 
 def _listener_resources(
-    listeners: Iterable[Listener], old: Mapping[str, ListenerResources]
+    snapshot: DirectorySnapshot, old: Mapping[str, ListenerResources]
 ) -> Mapping[str, ListenerResources]:
-    return {
-        listener.name: known
-        if (known := old.get(listener.name)) and known.source == listener
-        else ListenerResources(listener)
-        for listener in listeners
-    }
+    resources: dict[str, ListenerResources] = {}
+    for listener in snapshot.listeners:
+        routed = {route.service for route in listener.routes} & snapshot.services.keys()
+        hash_on = {name: snapshot.services[name].hash_on for name in routed}
+        known = old.get(listener.name)
+        if known is None or known.source != listener or known.hash_on != hash_on:
+            known = ListenerResources(listener, hash_on, known)
+        resources[listener.name] = known
+    return resources
 
 
 def _changed(old: Mapping[str, Member], new: Mapping[str, Member], attribute: str) -> frozenset[str]:

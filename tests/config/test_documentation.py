@@ -11,7 +11,8 @@ import pytest
 from lbcore.config import parse
 from lbcore.model import Endpoint
 from lbcore.policy import Policy
-from lbcore.routing import HashOn, Listener, Route
+from lbcore.request_hash import HashMethod
+from lbcore.routing import Listener, Route
 from lbcore.schema import fields_of
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.snapshot import ServiceSnapshot
@@ -19,8 +20,9 @@ from lbcore.snapshot import ServiceSnapshot
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 VALUES = (
     *get_args(Policy),
+    *get_args(HashMethod),
     *(CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart),
-    *(Endpoint, HashOn, Listener, Route, ServiceSnapshot),
+    *(Endpoint, Listener, Route, ServiceSnapshot),
 )
 WRITTEN_OTHERWISE = {"locality_weights": "localities"}
 

@@ -9,7 +9,8 @@ import pytest
 from lbcore.config import Configuration, parse
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
-from lbcore.routing import HashOn, Listener, Route
+from lbcore.request_hash import Cookie, FilterState, HashPolicy, Header, QueryParameter, RegexRewrite, SourceIp
+from lbcore.routing import Listener, Route
 from lbcore.settings import (
     CircuitBreakers,
     DropOverload,
@@ -71,7 +72,7 @@ def test_the_example_of_a_fleet() -> None:
         outlier_detection=OutlierDetection(consecutive_5xx=5),
         drop_overload=DropOverload(category="throttle", percent=10.0),
     )
-    route = Route(prefix="/", service="web", hash_on=HashOn(header="x-user"))
+    route = Route(prefix="/", service="web", hash_on=HashPolicy(Header("x-user")))
     ingress = Listener(name="ingress", address="127.0.0.1:10000", routes=(route,))
     assert parse(FLEET, "lb.yaml") == Configuration(services=(web,), listeners=(ingress,))
 
@@ -223,13 +224,38 @@ services:
     assert one.endpoints == two.endpoints == three.endpoints == (Endpoint("10.0.0.1:80"),)
 
 
-def test_routes_hash_on_any_one_thing() -> None:
-    hashes = ["{header: x-user}", "{cookie: session}", "{query_parameter: q}", "{source_ip: true}"]
-    routes = ", ".join(f"{{prefix: /, service: web, hash_on: {each}}}" for each in hashes)
-    text = f"services: {{web: {{}}}}\nlisteners: [{{name: in, address: '[::]:80', routes: [{routes}]}}]"
-    assert [route.hash_on for route in parse(text, "lb.yaml").listeners[0].routes] == [
-        HashOn(header="x-user"),
-        HashOn(cookie="session"),
-        HashOn(query_parameter="q"),
-        HashOn(source_ip=True),
-    ]
+REWRITE = r"""{pattern: '^/user/(\d+)', substitution: '\1'}"""
+
+
+@pytest.mark.parametrize(
+    ("written", "hash_on"),
+    [
+        ("{header: x-user}", HashPolicy(Header("x-user"))),
+        ("{cookie: session}", HashPolicy(Cookie("session"))),
+        ("{query_parameter: q}", HashPolicy(QueryParameter("q"))),
+        ("{source_ip: true}", HashPolicy(SourceIp())),
+        ("source_ip", HashPolicy(SourceIp())),
+        ("{filter_state: tenant}", HashPolicy(FilterState("tenant"))),
+        ("{header: {name: X-User, terminal: true}}", HashPolicy(Header("x-user", terminal=True))),
+        (
+            f"{{header: {{name: x-path, regex_rewrite: {REWRITE}}}}}",
+            HashPolicy(Header("x-path", regex_rewrite=RegexRewrite(r"^/user/(\d+)", r"\1"))),
+        ),
+        (
+            "{cookie: {name: c, ttl: 1h, path: /, attributes: {SameSite: Lax, Secure: ''}}}",
+            HashPolicy(Cookie("c", ttl=3600, path="/", attributes={"SameSite": "Lax", "Secure": ""})),
+        ),
+        (
+            "[{header: {name: x-user, terminal: true}}, {cookie: session}, source_ip]",
+            HashPolicy([Header("x-user", terminal=True), Cookie("session"), SourceIp()]),
+        ),
+        ("[]", HashPolicy([])),
+    ],
+)
+def test_routes_and_services_hash_on_one_thing_or_several(written: str, hash_on: HashPolicy) -> None:
+    text = (
+        f"services: {{web: {{hash_on: {written}}}}}\n"
+        f"listeners: [{{name: in, address: '[::]:80', routes: [{{prefix: /, service: web, hash_on: {written}}}]}}]"
+    )
+    configuration = parse(text, "lb.yaml")
+    assert configuration.services[0].hash_on == configuration.listeners[0].routes[0].hash_on == hash_on

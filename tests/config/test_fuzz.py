@@ -18,7 +18,8 @@ from lbcore.config.decoding import snake_case
 from lbcore.errors import ConfigError
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
-from lbcore.routing import HashOn, Listener, Route
+from lbcore.request_hash import HashMethod, RegexRewrite
+from lbcore.routing import Listener, Route
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.snapshot import ServiceSnapshot
 from tests.config.test_examples import FLEET
@@ -54,9 +55,19 @@ def test_any_text_of_yaml_s_own_characters(text: str) -> None:
 
 def all_fields() -> list[str]:
     kinds = (ServiceSnapshot, Endpoint, Locality, HealthCheck, HttpHealthCheck, OutlierDetection, CircuitBreakers)
-    kinds += (DropOverload, Listener, Route, HashOn, SlowStart, *get_args(Policy))  # type: ignore[assignment]
+    kinds += (DropOverload, Listener, Route, RegexRewrite, SlowStart, *get_args(HashMethod), *get_args(Policy))  # type: ignore[assignment]
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    return sorted({*names, "services", "listeners", "localities", "web", "<<", *map(snake_of, get_args(Policy))})
+    return sorted(
+        {
+            *names,
+            "services",
+            "listeners",
+            "localities",
+            "web",
+            "<<",
+            *map(snake_of, get_args(Policy) + get_args(HashMethod)),
+        }
+    )
 
 
 def snake_of(kind: type) -> str:
@@ -69,7 +80,7 @@ scalars = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=5),
-    st.sampled_from(["10.0.0.1:80", "[::1]:80", "eu/a", "5s", "random", "web", "draining", "/"]),
+    st.sampled_from(["10.0.0.1:80", "[::1]:80", "eu/a", "5s", "random", "source_ip", "web", "draining", "/"]),
 )
 structures = st.recursive(
     scalars,

@@ -31,7 +31,7 @@ def of_endpoint(fields: str) -> str:
     ("settings", "expected"),
     [
         ("polcy: random", "polcy: unknown field; did you mean policy?"),
-        ("zzz: 1", "zzz: unknown field; expected one of endpoints, policy, overprovisioning_factor,"),
+        ("zzz: 1", "zzz: unknown field; expected one of endpoints, policy,"),
         ("name: web", "name: unknown field; "),
         ("locality_weights: {}", "locality_weights: unknown field; did you mean localities?"),
         ("endpoints: 10.0.0.1:80", "endpoints: expected a list, found '10.0.0.1:80'"),
@@ -191,10 +191,16 @@ def test_a_mistake_in_the_listeners(listeners: str, expected: str) -> None:
         ("{prefix: /, service: wbe}", ".service: service 'wbe': no such service in this file; did you mean web?"),
         ("{prefix: x, service: web}", ".prefix: prefix 'x': expected it to start with /"),
         ("{service: web}", ": prefix is missing"),
-        ("{prefix: /, service: web, hash_on: {}}", ".hash_on: hash_on: expected exactly one of header, cookie,"),
-        ("{prefix: /, service: web, hash_on: x}", ".hash_on: expected a mapping, found 'x'"),
-        ("{prefix: /, service: web, hash_on: {header: a b}}", ".hash_on.header: header 'a b': expected letters,"),
-        ("{prefix: /, service: web, hash_on: {header: a, cookie: b}}", ".hash_on: hash_on: expected exactly one of"),
+        ("{prefix: /, service: web, hash_on: {}}", ".hash_on: expected one name with its settings, found 0"),
+        ("{prefix: /, service: web, hash_on: x}", ".hash_on: unknown name 'x'; expected one of header, cookie,"),
+        (
+            "{prefix: /, service: web, hash_on: {header: a b}}",
+            ".hash_on.header.name: name 'a b': expected a header name:",
+        ),
+        (
+            "{prefix: /, service: web, hash_on: {header: a, cookie: b}}",
+            ".hash_on: expected one name with its settings, found 2",
+        ),
     ],
 )
 def test_a_mistake_in_a_route(route: str, expected: str) -> None:

@@ -14,7 +14,8 @@ from lbcore.config import parse
 from lbcore.config.decoding import snake_case
 from lbcore.model import Endpoint, Locality
 from lbcore.policy import Policy
-from lbcore.routing import HashOn, Listener, Route
+from lbcore.request_hash import HashMethod, RegexRewrite
+from lbcore.routing import Listener, Route
 from lbcore.schema import Field, fields_of
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.snapshot import ServiceSnapshot
@@ -33,7 +34,8 @@ SECTIONS: dict[str, type] = {
     "### `drop_overload`": DropOverload,
     "## `listeners`": Listener,
     "### `routes`": Route,
-    "### `hash_on`": HashOn,
+    "#### `regex_rewrite`": RegexRewrite,
+    **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(HashMethod)},
     **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(Policy) if fields_of(kind)},
 }
 

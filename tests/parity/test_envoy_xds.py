@@ -14,10 +14,12 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from lbcore import Cluster
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
-from lbcore.routing import HashOn, Listener, Route
+from lbcore.request_hash import HashPolicy, Header, RegexRewrite
+from lbcore.routing import Listener, Route
 from lbcore.settings import (
     CircuitBreakers,
     DropOverload,
@@ -33,6 +35,7 @@ from tests.harness.http_client import HttpClient
 from tests.harness.ports import free_port
 from tests.harness.process import wait_until
 from tests.harness.traffic import HttpTraffic
+from tests.parity.request_hash_policies import generated_policies
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "envoy.yaml"
 Start = Callable[[], Envoy]
@@ -63,7 +66,7 @@ def service(name: str, *addresses: str, **settings: Any) -> ServiceSnapshot:
     return ServiceSnapshot(name=name, endpoints=tuple(map(Endpoint, addresses)), **settings)
 
 
-def ingress(*services: str, hash_on: HashOn | None = None, port: int = 0) -> Listener:
+def ingress(*services: str, hash_on: HashPolicy | None = None, port: int = 0) -> Listener:
     """A listener on a free port; the first service has the prefix /, the others their name."""
     routes = [Route(prefix=f"/{name}", service=name, hash_on=hash_on) for name in services[1:]]
     routes.append(Route(prefix="/", service=services[0], hash_on=hash_on))
@@ -232,7 +235,7 @@ AWKWARD = (
 def test_envoy_takes_every_setting(control_plane: ControlPlane, start: Start) -> None:
     services = [ServiceSnapshot(name=f"s{i}", endpoints=AWKWARD, **each) for i, each in enumerate(SETTINGS)]
     names = [each.name for each in services]
-    hashes = [HashOn(header="x-user"), HashOn(cookie="c"), HashOn(query_parameter="q"), HashOn(source_ip=True), None]
+    hashes = [None, *generated_policies(10)]
     listeners = [replace(ingress(*names, hash_on=each), name=f"l{i}") for i, each in enumerate(hashes)]
     control_plane.publish(*services, ServiceSnapshot(name="ns/wéb:80"), listeners=listeners)
     envoy = start()
@@ -241,6 +244,24 @@ def test_envoy_takes_every_setting(control_plane: ControlPlane, start: Start) ->
     assert envoy.clusters().keys() == {*names, "ns/wéb:80", "lbcore"}
     assert all(len(envoy.hosts(name)) == len(AWKWARD) for name in names)
     wait_until(lambda: envoy.listeners().keys() == {each.name for each in listeners}, "all listeners")
+
+
+@pytest.mark.parametrize("said_by", ["route", "service"])
+def test_envoy_sends_a_key_where_lbcore_does(
+    said_by: str, control_plane: ControlPlane, start: Start, start_backends: Callable[..., HttpBackends]
+) -> None:
+    addresses = start_backends(["127.0.0.1"] * 20).addresses
+    hash_on = HashPolicy([Header("x-user", regex_rewrite=RegexRewrite("-.*"), terminal=True), Header("x-tenant")])
+    settings = {"policy": Maglev(), "hash_on": hash_on if said_by == "service" else None}
+    listener = ingress("web", hash_on=hash_on if said_by == "route" else None)
+    control_plane.publish(service("web", *addresses, **settings), listeners=[listener])
+    cluster = Cluster("web", map(Endpoint, addresses), policy=Maglev())
+    with HttpClient(listening(start())) as client:
+        for number in range(30):
+            headers = {"x-user": f"ann{number}-{number % 7}"} if number % 3 else {"x-tenant": str(number)}
+            wanted = cluster.pick(hash_on.hash(headers)).address
+            assert client.get(headers=headers).headers["x-backend"] == wanted
+    assert control_plane.nacks == []
 
 
 TYPES = {"Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration"}

@@ -16,9 +16,11 @@ from typing import Any, get_args
 
 import pytest
 
+from lbcore import Cluster
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.policy import LeastRequest, Policy, RingHash
+from lbcore.request_hash import HashPolicy, Header, RegexRewrite, SourceIp
 from lbcore.settings import CircuitBreakers, DropOverload, OutlierDetection
 from tests.harness.control_plane import ControlPlane
 from tests.harness.grpc_backends import GrpcBackends
@@ -217,6 +219,22 @@ def test_a_removed_service_fails_at_once_and_is_back_at_once(
     removed = caller.mark()
     control_plane.publish(service("web", backends[0]))
     wait_until(lambda: backends[0] in caller.since(removed), "an answer", 5)
+
+
+def test_a_key_reaches_the_endpoint_that_lbcore_picks(
+    control_plane: ControlPlane, call_as: Callable[..., Caller], backends: list[str]
+) -> None:
+    hash_on = HashPolicy([Header("x-user", regex_rewrite=RegexRewrite("-.*"), terminal=True), SourceIp()])
+    control_plane.publish(service("web", *backends, policy=RingHash(), hash_on=hash_on))
+    cluster = Cluster("web", map(Endpoint, backends), policy=RingHash())
+    users = [f"user{number}-x" for number in range(4)]
+    callers = {user: call_as("sync", "xds:///web", f"x-user={user}") for user in users}
+    wanted = {user: cluster.pick(hash_on.hash({"x-user": user})).address for user in users}
+    assert len(set(wanted.values())) > 1
+    for user, caller in callers.items():
+        caller.wait_for_more(0, 20)
+        assert caller.since(0).keys() == {wanted[user]}
+    assert control_plane.nacks == []
 
 
 SETTINGS: list[dict[str, Any]] = [

@@ -16,7 +16,8 @@ import yaml
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import MAX_WEIGHT, Endpoint, Health, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Random, Rendezvous, RingHash, RoundRobin
-from lbcore.routing import HashOn, Listener, Route
+from lbcore.request_hash import Cookie, HashPolicy, Header, SourceIp
+from lbcore.routing import Listener, Route
 from lbcore.settings import CircuitBreakers, DropOverload, OutlierDetection, SlowStart
 from tests.harness.control_plane import ControlPlane
 from tests.harness.envoy import Envoy
@@ -70,7 +71,7 @@ def any_service(dice: random.Random, name: str) -> ServiceSnapshot:
 
 
 def any_listener(dice: random.Random, names: list[str], port: int) -> Listener:
-    hash_on = dice.choice([None, HashOn(header="x-user"), HashOn(cookie="c"), HashOn(source_ip=True)])
+    hash_on = dice.choice([None, HashPolicy(Header("x-user")), HashPolicy(Cookie("c")), HashPolicy(SourceIp())])
     routes = tuple(
         Route(prefix=dice.choice(["/", "/a", "/a/b"]), service=name, hash_on=hash_on)
         for name in dice.sample(names, dice.randint(0, len(names)))

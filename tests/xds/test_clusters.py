@@ -17,7 +17,7 @@ from google.protobuf import any_pb2, json_format
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
-from lbcore.routing import HashOn, Listener, Route
+from lbcore.routing import Listener, Route
 from lbcore.settings import CircuitBreakers, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.xds.clusters import envoy_cluster, grpc_cluster
 from lbcore.xds.listeners import api_listener, envoy_listener
@@ -240,21 +240,11 @@ def test_a_service_route_leads_every_call_to_the_service() -> None:
     assert resource.clusters == {"web"}
 
 
-@pytest.mark.parametrize(
-    ("hash_on", "expected"),
-    [
-        (HashOn(header="x-user"), {"header": {"header_name": "x-user"}}),
-        (HashOn(cookie="session"), {"cookie": {"name": "session"}}),
-        (HashOn(query_parameter="q"), {"query_parameter": {"name": "q"}}),
-        (HashOn(source_ip=True), {"connection_properties": {"source_ip": True}}),
-    ],
-)
-def test_routes_of_a_listener_keep_their_order_and_hash(hash_on: HashOn, expected: Any) -> None:
-    routes = (Route(prefix="/b", service="b", hash_on=hash_on), Route(prefix="/", service="a"))
+def test_routes_of_a_listener_keep_their_order() -> None:
+    routes = (Route(prefix="/b", service="b"), Route(prefix="/", service="a"))
     resource = listener_routes(Listener(name="in", address="127.0.0.1:80", routes=routes))
     (host,) = as_json(resource, route_pb2.RouteConfiguration)["virtual_hosts"]
     assert host["routes"] == [
-        {"match": {"prefix": "/b"}, "route": {"cluster": "b", "hash_policy": [expected]}},
+        {"match": {"prefix": "/b"}, "route": {"cluster": "b"}},
         {"match": {"prefix": "/"}, "route": {"cluster": "a"}},
     ]
-    assert resource.clusters == {"a", "b"}

@@ -1,3 +1,3 @@
 # So that other Cython modules may write `from lbcore cimport Balancer, Lease`.
 
-from lbcore._core cimport Balancer, Lease, Slot, Totals
+from lbcore._core cimport Balancer, Lease, Load, Outcome, Slot, Totals, VirtualClock

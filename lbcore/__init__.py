@@ -4,7 +4,7 @@
 and are imported only when they are used.
 """
 
-from lbcore._core import Lease, hash64, hash_many
+from lbcore._core import Lease, VirtualClock, hash64, hash_many
 from lbcore.cluster import Cluster
 from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvailable
 from lbcore.explanation import Candidate, Explanation
@@ -66,6 +66,7 @@ __all__ = [
     "Subset",
     "SubsetSelector",
     "Subsets",
+    "VirtualClock",
     "ZoneAware",
     "hash64",
     "hash_many",

@@ -2,10 +2,32 @@
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-# All requests of one cluster. Counts are read and written under the GIL.
+# What a server says of its own load beside an answer (ORCA, and requests in flight): a `LoadReport` as the core reads it.
+cdef struct Load:
+    int64_t in_flight               # the server's when it answered; -1 where it does not say
+    double utilization              # the application's own, else of the CPU; 0 where it does not say
+    double requests_per_second
+    double errors_per_second
+
+# How one request ended: what health and load-aware policies learn from.
+cdef struct Outcome:
+    bint ok
+    int status                      # HTTP; 0 where none was given: a failure without one is of local origin
+    int64_t now                     # ns of the cluster's clock; 0 where nobody of the cluster asks for the time
+    int64_t latency                 # ns; -1 where neither given nor measured
+    const Load* load                # NULL without a report
+
+cdef struct Slot
+
+# Told of every request that has ended, under the GIL, while the request still counts as in flight.
+ctypedef void (*ObserveFunction)(Slot*, const Outcome*) noexcept
+
+# All requests of one cluster and its views. Counts are read and written under the GIL.
 cdef struct Totals:
     int64_t active
     int64_t refs
+    ObserveFunction observe_load    # the policy's; NULL where it learns nothing
+    ObserveFunction observe_health  # outlier detection's; NULL without
 
 # What lbcore keeps of one endpoint between updates. The first cache line is what picking and finishing touch.
 cdef struct Slot:
@@ -17,11 +39,8 @@ cdef struct Slot:
     int64_t available_since         # ns of the cluster's clock: joined, or passed its active check again
     int32_t refs                    # owners: the cluster, snapshots, leases
     uint32_t flags
-    uint64_t reports                # load reports received
     double latency_total            # seconds, over latency_count requests
     uint64_t latency_count
-    double reported_utilization     # of the last report; 0 without
-    int64_t reported_in_flight      # of the last report; -1 without
 
 # What one pick takes from outside: random state and, where an endpoint is in slow start, the time.
 cdef struct Draw:
@@ -39,9 +58,19 @@ cdef struct Selector
 cdef struct ClusterSettings
 
 
+cdef class Balancer
+
+
 cdef class Lease:
     cdef Slot* slot                 # NULL once done
     cdef readonly object endpoint
+    cdef Balancer balancer
+    cdef int64_t started            # ns of the balancer's clock; -1 where nobody asks for latencies
+
+
+# Time that stands still until it is told to go on: a clock for simulations and tests, read without a Python call.
+cdef class VirtualClock:
+    cdef public int64_t now         # ns
 
 
 cdef class Balancer:
@@ -49,6 +78,7 @@ cdef class Balancer:
     cdef void** objects             # the snapshot's endpoints, borrowed
     cdef Slot** slots               # the snapshot's, borrowed
     cdef Draw draw
+    cdef bint timed                 # somebody learns from latencies: leases read the clock
     cdef int hashing                # whether a key decides, and how it is hashed: KeyHashing
     cdef uint32_t changes           # of the cluster that a view has been told of
     cdef uint32_t stale             # the last of them, until the view is renewed, before its next use; else 0
@@ -71,3 +101,5 @@ cdef class Balancer:
     # Counts a request as in flight at an endpoint chosen just now; the caller ends it with `end`, exactly once.
     cdef Slot* begin(self, int32_t member) noexcept
     cdef void end(self, Slot* slot, bint ok) noexcept
+    # The same, with all that is known of how it ended.
+    cdef void end_with(self, Slot* slot, const Outcome* outcome) noexcept

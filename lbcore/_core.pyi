@@ -37,6 +37,13 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]: ...
 
+@final
+class VirtualClock:
+    now: int
+    def __init__(self, now: int = 1_000_000_000) -> None: ...
+    def __call__(self, *args: object, **kwargs: object) -> int: ...  # takes none; C gives it a wider signature
+    def advance(self, seconds: float) -> None: ...
+
 def _adopt_hot_methods(subclass: type[Balancer]) -> None: ...
 
 @disjoint_base

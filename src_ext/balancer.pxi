@@ -33,14 +33,14 @@ cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
         if balancer.direct != NULL:
             return balancer.direct
         snapshot = <Snapshot>balancer.snapshot
-        if not snapshot.ramp_end:
+        if not snapshot.ramp_end and not balancer.timed:
             break
         now = read_clock(balancer)
         if <Snapshot>balancer.snapshot is snapshot and not balancer.stale:   # else the caller's clock let an update in
             balancer.draw.now = now
-            if now >= snapshot.ramp_end:
+            if snapshot.ramp_end and now >= snapshot.ramp_end:
                 snapshot.ramp_end = 0
-                balancer.direct = snapshot.direct
+                balancer.direct = NULL if balancer.timed else snapshot.direct
             break
     if snapshot.direct != NULL:
         return snapshot.direct
@@ -59,6 +59,8 @@ cdef int64_t read_clock(Balancer balancer) except? -1:
     """Nanoseconds."""
     if balancer.clock is None:
         return monotonic_ns()
+    if type(balancer.clock) is VirtualClock:
+        return (<VirtualClock>balancer.clock).now
     return balancer.clock()
 
 
@@ -85,7 +87,7 @@ cdef void publish(Balancer balancer, Snapshot snapshot):
     balancer.snapshot = snapshot
     balancer.slots = snapshot.slots
     balancer.objects = tuple_items(snapshot.endpoints)
-    balancer.direct = NULL if snapshot.ramp_end or balancer.stale else snapshot.direct
+    balancer.direct = NULL if snapshot.ramp_end or balancer.timed or balancer.stale else snapshot.direct
     del old
 
 
@@ -106,6 +108,8 @@ cdef inline Lease lease_new(Balancer balancer, int32_t member):
     cdef Lease lease = Lease.__new__(Lease)
     lease.slot = slot_begin(balancer.slots[member])
     lease.endpoint = <object>balancer.objects[member]
+    lease.balancer = balancer
+    lease.started = balancer.draw.now if balancer.timed else -1
     return lease
 
 
@@ -210,11 +214,11 @@ cdef class Balancer:
         return slot_begin(self.slots[member])
 
     cdef void end(self, Slot* slot, bint ok) noexcept:
-        if ok:
-            slot.successes += 1
-        else:
-            slot.failures += 1
-        slot_end(slot)
+        cdef Outcome outcome = Outcome(ok=ok, status=0, now=0, latency=-1, load=NULL)
+        slot_finish(slot, &outcome)
+
+    cdef void end_with(self, Slot* slot, const Outcome* outcome) noexcept:
+        slot_finish(slot, outcome)
 
     # What follows is for `Cluster`, which validates.
 
@@ -273,6 +277,7 @@ cdef class Balancer:
         """Makes this a view of another balancer's endpoints: its settings, its totals, its clock. Stale at first."""
         self.settings[0] = parent.settings[0]
         self.hashing = parent.hashing
+        self.timed = parent.timed
         self.clock = parent.clock
         self.callers = parent.callers
         self.local_locality = parent.local_locality

@@ -61,7 +61,7 @@ cdef int32_t entry_choose(PyObject* self, PyObject** arguments, Py_ssize_t count
 
 
 cdef object done_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
-    if lb_likely(count == 0 and names == NULL and (<Lease>self).slot != NULL):
+    if lb_likely(count == 0 and names == NULL and (<Lease>self).slot != NULL and not slot_observed((<Lease>self).slot)):
         (<Lease>self).slot.successes += 1
         lease_end(<Lease>self)
         return None

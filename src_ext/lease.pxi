@@ -39,28 +39,29 @@ cdef class Lease:
 
         Raises ValueError or TypeError at a status, latency or load that is none; the request then stays in flight.
         """
-        cdef Slot* slot = self.slot
-        if lb_unlikely(slot == NULL):
+        cdef Outcome outcome
+        cdef Load report
+        if lb_unlikely(self.slot == NULL):
             return
-        if status is not None or latency is not None or load is not None:
-            ok = lease_report(self, ok, status, latency, load)
-        if ok:
-            slot.successes += 1
-        else:
-            slot.failures += 1
-        lease_end(self)
+        outcome = Outcome(ok=bool(ok), status=0, now=0, latency=-1, load=NULL)
+        if status is not None:
+            outcome.status = http_status(status)
+            outcome.ok = outcome.ok and outcome.status < 500
+        if latency is not None:
+            outcome.latency = latency_ns(latency)
+        if load is not None:
+            load_read(&report, load)
+            outcome.load = &report
+        lease_finish(self, &outcome)
 
     def __enter__(self):
         return self.endpoint
 
     def __exit__(self, kind, error, traceback):
-        cdef Slot* slot = self.slot
-        if lb_likely(slot != NULL):
-            if kind is None:
-                slot.successes += 1
-            else:
-                slot.failures += 1
-            lease_end(self)
+        cdef Outcome outcome
+        if lb_likely(self.slot != NULL):
+            outcome = Outcome(ok=kind is None, status=0, now=0, latency=-1, load=NULL)
+            lease_finish(self, &outcome)
         return False
 
     def __repr__(self):
@@ -70,40 +71,48 @@ cdef class Lease:
 cdef inline void lease_end(Lease lease) noexcept:
     cdef Slot* slot = lease.slot
     lease.slot = NULL
+    lease.balancer = None
     slot_end(slot)
 
 
-cdef bint lease_report(Lease lease, object ok, object status, object latency, object load) except -1:
-    """Checks everything, then writes what the slot remembers; returns whether the request succeeded."""
-    cdef bint succeeded = bool(ok)
-    cdef double seconds = 0.0
-    if status is not None:
-        succeeded = succeeded and http_status(status) < 500
-    if latency is not None:
-        if not isinstance(latency, (int, float)) or isinstance(latency, bool):
-            raise TypeError(f"latency {latency!r}: expected seconds, as a number")
-        seconds = latency
-        if not 0.0 <= seconds < 1e9:
-            raise ValueError(f"latency {latency!r}: expected seconds, 0.0 or more")
-    if load is not None:
-        lease_report_load(lease.slot, load)
-    if latency is not None:
-        lease.slot.latency_total += seconds
-        lease.slot.latency_count += 1
-    return succeeded
+cdef int lease_finish(Lease lease, Outcome* outcome) except -1:
+    """Adds the time, where somebody asks for it, and ends the request."""
+    cdef Slot* slot
+    cdef Balancer balancer = lease.balancer
+    if lease.started >= 0:
+        outcome.now = read_clock(balancer)
+        if outcome.latency < 0:
+            outcome.latency = max(<int64_t>0, outcome.now - lease.started)
+    slot = lease.slot
+    if slot == NULL:
+        return 0    # the caller's clock has ended the request
+    if outcome.latency >= 0:
+        slot.latency_total += outcome.latency / 1e9
+        slot.latency_count += 1
+    lease.slot = NULL
+    lease.balancer = None
+    slot_finish(slot, outcome)
+    return 0
 
 
-cdef int lease_report_load(Slot* slot, object load) except -1:
-    cdef double utilization
-    cdef int64_t in_flight
+cdef int64_t latency_ns(object latency) except -1:
+    cdef double seconds
+    if not isinstance(latency, (int, float)) or isinstance(latency, bool):
+        raise TypeError(f"latency {latency!r}: expected seconds, as a number")
+    seconds = latency
+    if not 0.0 <= seconds < 1e9:
+        raise ValueError(f"latency {latency!r}: expected seconds, 0.0 or more")
+    return <int64_t>(seconds * 1e9)
+
+
+cdef int load_read(Load* report, object load) except -1:
     try:
-        utilization = load.application_utilization or load.cpu_utilization
-        in_flight = -1 if load.rif is None else load.rif
+        report.in_flight = -1 if load.rif is None else load.rif
+        report.utilization = load.application_utilization or load.cpu_utilization
+        report.requests_per_second = load.rps_fractional
+        report.errors_per_second = load.eps
     except AttributeError:
         raise TypeError(f"load {load!r}: expected a LoadReport") from None
-    slot.reported_utilization = utilization
-    slot.reported_in_flight = in_flight
-    slot.reports += 1
     return 0
 
 

@@ -44,6 +44,24 @@ cdef inline void slot_end(Slot* slot) noexcept:
     slot_release(slot)
 
 
+cdef inline bint slot_observed(const Slot* slot) noexcept:
+    return slot.totals.observe_load != NULL or slot.totals.observe_health != NULL
+
+
+cdef inline void slot_finish(Slot* slot, const Outcome* outcome) noexcept:
+    """Ends a request, and tells those who learn from it: the one way out of the core for every request that was served."""
+    cdef Totals* totals = slot.totals
+    if outcome.ok:
+        slot.successes += 1
+    else:
+        slot.failures += 1
+    if lb_unlikely(totals.observe_load != NULL):
+        totals.observe_load(slot, outcome)
+    if lb_unlikely(totals.observe_health != NULL):
+        totals.observe_health(slot, outcome)
+    slot_end(slot)
+
+
 cdef Totals* totals_new() except NULL:
     cdef void* memory = NULL
     if posix_memalign(&memory, 64, sizeof(Totals)) != 0:

@@ -4,21 +4,30 @@ It holds one immutable `DirectorySnapshot` and replaces it whole, so a reader ne
 it keeps: absence of information (a source that fails) leaves the last good services in place and marks them stale;
 information of absence (a source that publishes without them) removes them. The two are never confused.
 
+A source publishes services whole (`publish`: one source for each), or who belongs to services that others may define
+(`publish_members`: any number of sources). `lbcore.membership` says how the two join.
+
 Not thread-safe: publish and watch from the thread of one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from lbcore.errors import InvalidSetting
+from lbcore.membership import Membership, joined
 from lbcore.routing import Listener, listener_clashes
 from lbcore.snapshot import ServiceSnapshot
 
 __all__ = ["Directory", "DirectorySnapshot", "ServiceSnapshot"]
+
+logger = logging.getLogger(__name__)
+
+_NO_MEMBERS: Mapping[str, Membership] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,8 @@ class Directory:
     def __init__(self) -> None:
         self._current = DirectorySnapshot()
         self._published: dict[str, tuple[dict[str, ServiceSnapshot], tuple[Listener, ...]]] = {}
+        self._sourced: dict[str, str] = {}  # by service, the source without whose members it is not whole
+        self._members: dict[str, Mapping[str, Membership]] = {}
         self._awaited: set[str] = set()
         self._watches: set[asyncio.Event] = set()
 
@@ -68,15 +79,29 @@ class Directory:
     @property
     def sources(self) -> tuple[str, ...]:
         """Every source that has published or is awaited, by name."""
-        return tuple(sorted(self._published.keys() | self._awaited))
+        return tuple(sorted(self._published.keys() | self._members.keys() | self._awaited))
 
     def await_source(self, source: str) -> None:
         """Holds `synced` back until this source has published for the first time."""
-        if source not in self._published:
+        if source not in self._published and source not in self._members:
             self._awaited.add(source)
 
-    def publish(self, source: str, services: Iterable[ServiceSnapshot], listeners: Iterable[Listener] = ()) -> bool:
-        """Replaces all that `source` has said before; returns whether anything changed.
+    def publish(
+        self,
+        source: str,
+        services: Iterable[ServiceSnapshot],
+        listeners: Iterable[Listener] = (),
+        *,
+        sourced: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replaces all services that `source` has defined before; returns whether anything changed.
+
+        Args:
+            source: its name.
+            services: whole, or to be joined with members.
+            listeners: for Envoys.
+            sourced: by service, the source of its members. Until that has published, the service stays as it was last,
+                or out of the directory if it is new: members that are not known yet are not members that are gone.
 
         Raises `InvalidSetting` for a service that another source already has, or that is there twice, and for listeners
         of the same name or address; then nothing changes.
@@ -92,10 +117,40 @@ class Directory:
             if name in before and before[name].version == service.version:
                 mine[name] = before[name]
         self._published[source] = (mine, bound)
+        was_sourced = self._sourced
+        self._sourced = {name: of for name, of in was_sourced.items() if name not in before} | dict(sourced or {})
+        changed = _different(before, mine) | {
+            name for name in mine.keys() | before.keys() if was_sourced.get(name) != self._sourced.get(name)
+        }
+        return self._heard_from(source, changed)
+
+    def publish_members(self, source: str, members: Mapping[str, Membership], *, stale: str = "") -> bool:
+        """Replaces all that `source` has said of who belongs to which service; returns whether anything changed.
+
+        `stale` says why some of it may be out of date, where it may. A service that nobody defines exists as long as it
+        has members, with default settings. Members that contradict a service's definition leave it as it was last.
+        """
+        before, mine = self._members.get(source, _NO_MEMBERS), dict(members)
+        self._members[source] = mine
+        # A service that waits for its source may be whole now even where the source has no members for it.
+        waited = {name for name, of in self._sourced.items() if of == source and name not in self._current.services}
+        return self._heard_from(source, _different(before, mine) | waited, stale)
+
+    def forget(self, source: str) -> bool:
+        """Ends a source: all that it has published goes, and it is not awaited any more. Returns whether that changed
+        anything."""
+        defined = self._published.pop(source, ({}, ()))[0]
+        members = self._members.pop(source, _NO_MEMBERS)
+        self._sourced = {name: of for name, of in self._sourced.items() if name not in defined}
+        return self._heard_from(source, defined.keys() | members.keys())
+
+    def _heard_from(self, source: str, changed: Set[str], reason: str = "") -> bool:
         first_sync = source in self._awaited
         self._awaited.discard(source)
         stale = {other: why for other, why in self._current.stale.items() if other != source}
-        return self._replace(stale, notify=first_sync)
+        if reason:
+            stale[source] = reason
+        return self._replace(stale, changed, notify=first_sync)
 
     def _named(self, source: str, services: Iterable[ServiceSnapshot]) -> dict[str, ServiceSnapshot]:
         named: dict[str, ServiceSnapshot] = {}
@@ -108,9 +163,26 @@ class Directory:
                 raise InvalidSetting(f"service {min(clash)!r} of source {source!r}: source {other!r} already has it")
         return named
 
+    def _joined(self, name: str) -> ServiceSnapshot | None:
+        """The service as its sources have it together; None where there is none."""
+        last = self._current.services.get(name)
+        definition = next((mine[name] for mine, _ in self._published.values() if name in mine), None)
+        if self._sourced.get(name, "") in self._members or name not in self._sourced:
+            memberships = [members[name] for members in self._members.values() if name in members]
+        else:
+            return last
+        if not any(memberships):
+            return definition
+        try:
+            service = joined(definition or ServiceSnapshot(name=name), memberships)
+        except InvalidSetting as wrong:
+            logger.error("service %r stays as it was: its members do not fit: %s", name, wrong)
+            return last
+        return last if last is not None and last.version == service.version else service
+
     def mark_stale(self, source: str, reason: str) -> None:
         """Says that a source fails: what it has published stays, and shows as possibly out of date."""
-        self._replace({**self._current.stale, source: reason}, notify=False)
+        self._replace({**self._current.stale, source: reason}, frozenset(), notify=False)
 
     async def watch(self) -> AsyncIterator[DirectorySnapshot]:
         """Yields the current snapshot as soon as the directory is synced, then the newest one after each change.
@@ -131,13 +203,19 @@ class Directory:
         finally:
             self._watches.discard(changed)
 
-    def _replace(self, stale: Mapping[str, str], *, notify: bool) -> bool:
-        services = {name: service for theirs, _ in self._published.values() for name, service in theirs.items()}
-        listeners = tuple(listener for _, theirs in self._published.values() for listener in theirs)
+    def _replace(self, stale: Mapping[str, str], changed: Set[str], *, notify: bool) -> bool:
         old = self._current
+        services = dict(old.services)
+        for name in changed:
+            service = self._joined(name)
+            if service is None:
+                services.pop(name, None)
+            else:
+                services[name] = service
+        listeners = tuple(listener for _, theirs in self._published.values() for listener in theirs)
         content_changed = (
             services.keys() != old.services.keys()
-            or any(services[name] is not service for name, service in old.services.items())
+            or any(services[name] is not old.services[name] for name in changed & services.keys())
             or listeners != old.listeners
         )
         if content_changed or stale != old.stale:
@@ -149,6 +227,11 @@ class Directory:
             )
             notify = True
         if notify:
-            for changed in self._watches:
-                changed.set()
+            for event in self._watches:
+                event.set()
         return content_changed
+
+
+def _different(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
+    """The names whose objects are not the same in both."""
+    return {name for name in before.keys() | after.keys() if before.get(name) is not after.get(name)}

@@ -28,6 +28,7 @@ LAYERS = (
     ("_core",),
     ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
+    ("membership",),
     ("directory",),
     ("config",),
     ("service.proto",),

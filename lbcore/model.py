@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
-from lbcore.address import canonical_address
+from lbcore.address import canonical_address, is_hostname
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.schema import Checked, attempt, keep_fields
 from lbcore.validation import UINT32_MAX, Whole, number, refusal, text, whole
@@ -117,6 +117,17 @@ def metadata(value: object, field: str) -> Mapping[str, Any]:
     return dict(value) if value else _NO_METADATA
 
 
+def additional_addresses(value: object, field: str) -> tuple[str, ...]:
+    """Addresses in canonical form, each once."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise refusal(field, value, "expected a list of addresses")
+    addresses = tuple(canonical_address(each, field) for each in value)
+    for address in addresses:
+        if is_hostname(address) or address.startswith("unix:"):
+            raise refusal(field, address, "expected an IP address and port")
+    return addresses
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Endpoint(Checked):
     """One place that serves requests.
@@ -130,6 +141,8 @@ class Endpoint(Checked):
         health: what discovery says of it.
         hostname: hashed instead of the address where a policy sets `use_hostname_for_hashing`.
         metadata: as Envoy's `envoy.lb` metadata; `hash_key` (a string) is hashed instead of the address.
+        additional_addresses: more IP addresses of the same endpoint, of the other family say; clients that know Happy
+            Eyeballs (RFC 8305; Envoy, gRPC A61) connect to the one that answers first.
 
     Raises `InvalidSetting` (a `ValueError`) that names the field, the value and what is allowed.
 
@@ -144,6 +157,7 @@ class Endpoint(Checked):
     health: Health
     hostname: str
     metadata: Annotated[Mapping[str, Any], metadata]
+    additional_addresses: Annotated[tuple[str, ...], additional_addresses]
 
     def __init__(
         self,
@@ -155,8 +169,9 @@ class Endpoint(Checked):
         health: Health = Health.UNKNOWN,
         hostname: str = "",
         metadata: Mapping[str, Any] = _NO_METADATA,
+        additional_addresses: tuple[str, ...] = (),
     ) -> None:
-        keep_fields(self, address, weight, locality, priority, health, hostname, metadata)
+        keep_fields(self, address, weight, locality, priority, health, hostname, metadata, additional_addresses)
 
     def __hash__(self) -> int:
         return hash((self.address, self.weight, self.locality, self.priority, self.health))

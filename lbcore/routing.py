@@ -5,17 +5,26 @@ Source: the part of Envoy's listener.proto and route_components.proto that a fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from lbcore.address import canonical_address, is_hostname
-from lbcore.errors import Mistake
+from lbcore.errors import InvalidSetting, Mistake
+from lbcore.fault import Fault
 from lbcore.request_hash import HashPolicy
-from lbcore.schema import Checked
-from lbcore.validation import refusal, resource_name, url_path
+from lbcore.retry import RetryPolicy
+from lbcore.schema import Checked, attempt
+from lbcore.validation import (
+    UINT32_MAX,
+    Seconds,
+    Whole,
+    refusal,
+    resource_name,
+    url_path,
+)
 
-__all__ = ["Listener", "Route", "listener_clashes"]
+__all__ = ["Listener", "Route", "RouteAction", "listener_clashes"]
 
 
 def socket_address(value: object, field: str) -> str:
@@ -26,17 +35,71 @@ def socket_address(value: object, field: str) -> str:
     return address
 
 
+def service_or_none(value: object, field: str) -> str:
+    """The name of a service, or nothing."""
+    return "" if value == "" else resource_name(value, field)
+
+
+def service_weights(value: object, field: str) -> dict[str, int]:
+    """Names of services, each with its share of the requests; the shares add up to 1 to 4294967295 (gRFC A28)."""
+    if not isinstance(value, Mapping):
+        raise refusal(field, value, "expected a mapping of services to weights")
+    mistakes: list[Mistake] = []
+    weights: dict[str, int] = {}
+    for name, weight in value.items():
+        wrong: list[Mistake] = []
+        weights[attempt(resource_name, name, "service", wrong)] = attempt(_WEIGHT, weight, "weight", wrong)
+        mistakes += (Mistake((field, str(name)), each.what) for each in wrong)
+    if mistakes:
+        raise InvalidSetting(*mistakes)
+    if weights and not 1 <= sum(weights.values()) <= UINT32_MAX:
+        raise refusal(field, value, f"expected weights that add up to 1 to {UINT32_MAX}")
+    return weights
+
+
+_WEIGHT = Whole(0, UINT32_MAX)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route(Checked):
-    """Requests whose path begins with `prefix` go to `service`.
+class RouteAction(Checked):
+    """What is done with a request that a route matches.
+
+    Fields:
+        services: several services with their shares of the requests, for a canary: `{web: 90, web-next: 10}`.
+        timeout: for the whole of a request with its retries; 0 is none. Where it is not set, Envoy waits 15 seconds
+            and gRPC for ever.
+        retry: when a request is tried again.
+        fault: delays and failures made on purpose.
+
+    Source: Envoy RouteAction; gRPC reads the part that gRFC A28, A31, A33, A42 and A44 name.
+    """
+
+    services: Annotated[Mapping[str, int], service_weights] = field(default_factory=dict)
+    timeout: Annotated[float, Seconds(0.0)] | None = None
+    retry: RetryPolicy | None = None
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route(RouteAction):
+    """Requests whose path begins with `prefix` go to `service`, or to `services` by weight.
 
     Fields:
         hash_on: what of a request is hashed to choose the endpoint; None: what the service itself says.
     """
 
     prefix: Annotated[str, url_path]
-    service: Annotated[str, resource_name]
+    service: Annotated[str, service_or_none] = ""
     hash_on: HashPolicy | None = None
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if bool(self.service) == bool(self.services):
+            yield Mistake((), "expected either service or services")
+
+    @property
+    def destinations(self) -> Mapping[str, int]:
+        """The services that its requests go to, with their shares."""
+        return self.services or {self.service: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

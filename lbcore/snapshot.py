@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -20,9 +20,10 @@ from lbcore.errors import Mistake
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality, WholeByLocality
 from lbcore.policy import Policy, RoundRobin
 from lbcore.request_hash import HashPolicy
+from lbcore.routing import RouteAction
 from lbcore.schema import Checked
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, OutlierDetection
-from lbcore.validation import Percent, Whole, resource_name
+from lbcore.validation import Interval, Percent, Whole, resource_name
 
 __all__ = ["ServiceSnapshot"]
 
@@ -40,6 +41,12 @@ class ServiceSnapshot(Checked):
         overprovisioning_factor: percent; a priority keeps all its traffic while healthy endpoints x this reaches 100.
         panic_threshold: percent of healthy endpoints below which all are used, 0 to 100.
         drop_overload: a share of requests to refuse.
+        protocol: what the endpoints speak. Envoy takes it from here; gRPC always speaks HTTP/2.
+        connect_timeout: for a connection to an endpoint; Envoy's alone.
+        nearest_first: within each priority the endpoints of a client's sub_zone come first, then those of its zone, of
+            its region, and the others, each as a priority of its own. For xDS clients, by their node's locality.
+        route: what becomes of the calls of gRPC clients, which have no listener's routes; without it all of them go to
+            this service.
 
     Raises `InvalidSetting` with everything that is wrong.
     """
@@ -55,6 +62,10 @@ class ServiceSnapshot(Checked):
     outlier_detection: OutlierDetection | None = None
     circuit_breakers: CircuitBreakers | None = None
     drop_overload: DropOverload | None = None
+    protocol: Literal["http1", "http2"] = "http1"
+    connect_timeout: Interval = 5.0
+    nearest_first: bool = False
+    route: RouteAction | None = None
 
     def contradictions(self) -> Iterator[Mistake]:
         yield from endpoint_mistakes(self.endpoints)
@@ -75,10 +86,15 @@ def endpoint_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
     first: dict[str, int] = {}
     for index, endpoint in enumerate(endpoints):
         here = ("endpoints", index, "address")
-        earlier = first.setdefault(endpoint.address, index)
-        if earlier != index:
-            what = f"address {endpoint.address!r}: expected each address once"
-            yield Mistake(here, what, see=("endpoints", earlier, "address"))
+        for address in (endpoint.address, *endpoint.additional_addresses):
+            where = here if address is endpoint.address else ("endpoints", index, "additional_addresses")
+            if address in first:
+                what = f"address {address!r}: expected each address once"
+                yield Mistake(where, what, see=("endpoints", first[address], "address"))
+            first.setdefault(address, index)
+        if endpoint.additional_addresses and endpoint.address.startswith("unix:"):
+            what = "additional_addresses: expected none beside a unix socket"
+            yield Mistake(("endpoints", index, "additional_addresses"), what)
         if is_hostname(endpoint.address):
             what = (
                 f"address {endpoint.address!r}: expected an IP address, because xDS endpoints carry no names to resolve"

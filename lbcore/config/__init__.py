@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lbcore.config.decoding import MISSING, Decoder, in_words, meant
 from lbcore.config.document import Malformed, Mapping, Node, compose
-from lbcore.config.services import decode_service
+from lbcore.config.services import decode_service, unknown_service
 from lbcore.errors import ConfigError, Mistake
 from lbcore.routing import Listener, listener_clashes
 from lbcore.snapshot import ServiceSnapshot
@@ -91,7 +91,7 @@ def _configuration(decoder: Decoder, root: Node | None) -> Configuration:
     if isinstance(root, Mapping) and "services" not in entries:
         decoder.wrong((), "services is missing; write `services: {}` for none", root.line)
     named = _named_services(decoder, entries["services"]) if "services" in entries else {}
-    services = [decode_service(decoder, name, node, ("services", name)) for name, node in named.items()]
+    services = [decode_service(decoder, name, node, ("services", name), named) for name, node in named.items()]
     listeners = _listeners(decoder, entries["listeners"], named) if "listeners" in entries else ()
     return Configuration(services=tuple(service for service in services if service is not None), listeners=listeners)
 
@@ -116,6 +116,8 @@ def _listeners(decoder: Decoder, node: Node, services: Collection[str]) -> tuple
 def _lost_routes(listeners: Iterable[Listener], services: Collection[str]) -> Iterator[Mistake]:
     for index, listener in enumerate(listeners):
         for position, route in enumerate(listener.routes):
-            if route.service not in services:
-                what = f"service {route.service!r}: no such service in this file{meant(route.service, services)}"
-                yield Mistake((index, "routes", position, "service"), what)
+            within = ("services",) if route.services else ()
+            for name in route.destinations:
+                if name not in services:
+                    field = (*within, name) if within else ("service",)
+                    yield Mistake((index, "routes", position, *field), unknown_service(name, services))

@@ -7,7 +7,7 @@ priorities, no weight for a locality without endpoints. Elsewhere both come and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from lbcore.schema import Checked, Field, fields_of, mistakes_in
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.validation import Whole
 
-__all__ = ["LocalityShare", "decode_service"]
+__all__ = ["LocalityShare", "decode_service", "unknown_service"]
 
 _RENAMED = {"name": "", "locality_weights": "localities"}  # the name is the key of the service itself
 
@@ -41,8 +41,10 @@ def _declared() -> Mapping[str, Field]:
 _FIELDS = _declared()
 
 
-def decode_service(decoder: Decoder, name: str, node: Node, path: Path) -> ServiceSnapshot | None:
-    """The service of that name, or None where it has mistakes."""
+def decode_service(
+    decoder: Decoder, name: str, node: Node, path: Path, known: Collection[str] = ()
+) -> ServiceSnapshot | None:
+    """The service of that name, or None where it has mistakes. `known` are the services that its route may lead to."""
     before = len(decoder.mistakes)
     given = decoder.fields(_FIELDS, node, path)
     shares: dict[str, LocalityShare] = given.pop("localities", {})
@@ -56,6 +58,7 @@ def decode_service(decoder: Decoder, name: str, node: Node, path: Path) -> Servi
         return None
     decoder.judge(_gaps(service.endpoints), node, path)
     decoder.judge(_unused(shares, service.endpoints), node, path)
+    decoder.judge(_lost(service, known), node, path)
     return service if len(decoder.mistakes) == before else None
 
 
@@ -75,3 +78,14 @@ def _unused(shares: Mapping[str, LocalityShare], endpoints: tuple[Endpoint, ...]
         if Locality.parse(place) not in used:
             what = f"locality {place!r}: no endpoint is in it{meant(place, sorted(filter(None, map(str, used))))}"
             yield Mistake(("localities", place), what)
+
+
+def _lost(service: ServiceSnapshot, known: Collection[str]) -> Iterator[Mistake]:
+    for name in service.route.services if service.route else ():
+        if name not in known:
+            yield Mistake(("route", "services", name), unknown_service(name, known))
+
+
+def unknown_service(name: str, known: Collection[str]) -> str:
+    """What is wrong with the name of a service that the file does not have."""
+    return f"service {name!r}: no such service in this file{meant(name, known)}"

@@ -7,20 +7,38 @@ xds_cluster_parser.cc.
 from __future__ import annotations
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
-from envoy.config.core.v3 import health_check_pb2
+from envoy.config.core.v3 import health_check_pb2, protocol_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 
 from lbcore.directory import ServiceSnapshot
 from lbcore.settings import CircuitBreakers, HealthCheck, OutlierDetection
-from lbcore.xds.messages import FROM_ADS, duration
+from lbcore.xds.messages import FROM_ADS, duration, packed
 from lbcore.xds.policies import envoy_policy, grpc_policy
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
 
 __all__ = ["envoy_cluster", "grpc_cluster", "same_clusters"]
 
-_FIELDS = ("name", "policy", "panic_threshold", "health_check", "outlier_detection", "circuit_breakers")
+_FIELDS = (
+    "name",
+    "policy",
+    "panic_threshold",
+    "health_check",
+    "outlier_detection",
+    "circuit_breakers",
+    "protocol",
+    "connect_timeout",
+)
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_HTTP2 = packed(
+    http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config=http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
+            http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
+        )
+    )
+)
 
 
 def envoy_cluster(service: ServiceSnapshot) -> Resource:
@@ -30,6 +48,9 @@ def envoy_cluster(service: ServiceSnapshot) -> Resource:
         envoy_policy(service.policy, locality_weighted=bool(service.locality_weights))
     )
     message.common_lb_config.healthy_panic_threshold.CopyFrom(percent_pb2.Percent(value=service.panic_threshold))
+    message.connect_timeout.CopyFrom(duration(service.connect_timeout))
+    if service.protocol == "http2":
+        message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(_HTTP2)
     if service.health_check:
         message.health_checks.append(_health_check(service.health_check))
     return Resource(ResourceType.CLUSTER, service.name, message)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from envoy.config.core.v3 import config_source_pb2
+from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 
-__all__ = ["FROM_ADS", "duration", "packed"]
+__all__ = ["FAULT_FILTER", "FROM_ADS", "duration", "fractional_percent", "packed"]
+
+FAULT_FILTER = "envoy.filters.http.fault"
+"""The name under which listeners have the fault filter and routes give it its settings."""
 
 FROM_ADS = config_source_pb2.ConfigSource(
     ads=config_source_pb2.AggregatedConfigSource(), resource_api_version=config_source_pb2.V3
@@ -25,3 +29,10 @@ def duration(seconds: float) -> duration_pb2.Duration:
     """A span of time, to the nanosecond."""
     nanoseconds = round(seconds * 1e9)
     return duration_pb2.Duration(seconds=nanoseconds // 1_000_000_000, nanos=nanoseconds % 1_000_000_000)
+
+
+def fractional_percent(percent: float) -> percent_pb2.FractionalPercent:
+    """A percentage to the ten-thousandth of a percent."""
+    return percent_pb2.FractionalPercent(
+        numerator=round(percent * 10_000), denominator=percent_pb2.FractionalPercent.MILLION
+    )

@@ -6,6 +6,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from lbcore.xds.delta import DeltaRequest
+from lbcore.xds.node import UNNAMED, Node
 from lbcore.xds.session import ProtocolError
 from lbcore.xds.sotw import SotwRequest
 
@@ -20,8 +21,7 @@ def read_sotw(message: bytes) -> SotwRequest:
         raise ProtocolError(f"not a DiscoveryRequest: {error}") from None
     return SotwRequest(
         type_url=request.type_url,
-        node_id=request.node.id,
-        user_agent_name=request.node.user_agent_name,
+        node=Node.read(request.node) if request.HasField("node") else UNNAMED,
         nonce=request.response_nonce,
         error=request.error_detail.message if request.HasField("error_detail") else None,
         version=request.version_info,
@@ -37,8 +37,7 @@ def read_delta(message: bytes) -> DeltaRequest:
         raise ProtocolError(f"not a DeltaDiscoveryRequest: {error}") from None
     return DeltaRequest(
         type_url=request.type_url,
-        node_id=request.node.id,
-        user_agent_name=request.node.user_agent_name,
+        node=Node.read(request.node) if request.HasField("node") else UNNAMED,
         nonce=request.response_nonce,
         error=request.error_detail.message if request.HasField("error_detail") else None,
         subscribe=tuple(request.resource_names_subscribe),

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from operator import attrgetter
+from typing import Any
 
 from lbcore.directory import DirectorySnapshot, ServiceSnapshot
+from lbcore.model import Locality
 from lbcore.routing import Listener
 from lbcore.xds.addresses import is_unix
 from lbcore.xds.assignments import assignment, same_assignment
 from lbcore.xds.client_kind import ClientKind
 from lbcore.xds.clusters import envoy_cluster, grpc_cluster, same_clusters
 from lbcore.xds.listeners import api_listener, envoy_listener
+from lbcore.xds.nearness import NOWHERE, viewpoint
 from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.routes import HashOfServices, listener_routes, service_route
@@ -30,15 +33,17 @@ class ServiceResources:
 
     def __init__(self, service: ServiceSnapshot, previous: ServiceResources | None = None) -> None:
         self.service = service
+        self._seen_from: dict[tuple[bool, Locality], Resource] = {}
         if previous is None:
             return
-        kept = ["listener"]  # it depends on the name alone
-        if service.hash_on == previous.service.hash_on:
-            kept += ["route"]
+        kept: list[str] = []
+        if service.route == previous.service.route:
+            kept += ["listener", "route"] if service.hash_on == previous.service.hash_on else ["listener"]
         if same_clusters(service, previous.service):
             kept += ["envoy_cluster", "grpc_cluster"]
         if same_assignment(service, previous.service):
             kept += ["assignment", "ip_assignment"]
+            self._seen_from.update(previous._seen_from)
         self.__dict__.update({name: previous.__dict__[name] for name in kept if name in previous.__dict__})
 
     @cached_property
@@ -59,13 +64,27 @@ class ServiceResources:
             return assignment(self.service, unix_sockets=False)
         return self.assignment
 
+    def assignment_seen_from(self, locality: Locality, *, unix_sockets: bool) -> Resource:
+        """The assignment for clients in this locality, who may see the nearest endpoints first."""
+        near = viewpoint(locality, self.places) if self.service.nearest_first else NOWHERE
+        if near == NOWHERE:
+            return self.assignment if unix_sockets else self.ip_assignment
+        key = (unix_sockets, near)
+        if key not in self._seen_from:
+            self._seen_from[key] = assignment(self.service, unix_sockets=unix_sockets, near=near)
+        return self._seen_from[key]
+
+    @cached_property
+    def places(self) -> frozenset[Locality]:
+        return frozenset(endpoint.locality for endpoint in self.service.endpoints)
+
     @cached_property
     def listener(self) -> Resource:
-        return api_listener(self.service.name)
+        return api_listener(self.service)
 
     @cached_property
     def route(self) -> Resource:
-        return service_route(self.service.name, self.service.hash_on)
+        return service_route(self.service)
 
 
 class ListenerResources:
@@ -88,20 +107,6 @@ class ListenerResources:
 
 Member = ServiceResources | ListenerResources
 
-_SERVICE_VIEWS = {
-    (ResourceType.CLUSTER, ClientKind.ENVOY): "envoy_cluster",
-    (ResourceType.CLUSTER, ClientKind.GRPC): "grpc_cluster",
-    (ResourceType.ASSIGNMENT, ClientKind.ENVOY): "assignment",
-    (ResourceType.ASSIGNMENT, ClientKind.EITHER): "assignment",
-    (ResourceType.ASSIGNMENT, ClientKind.GRPC): "ip_assignment",
-    (ResourceType.LISTENER, ClientKind.GRPC): "listener",
-    (ResourceType.ROUTE, ClientKind.GRPC): "route",
-}
-_LISTENER_VIEWS = {
-    (ResourceType.LISTENER, ClientKind.ENVOY): "listener",
-    (ResourceType.ROUTE, ClientKind.ENVOY): "route",
-}
-
 
 class Catalog:
     """Every resource set that clients may see, for one snapshot of the Directory.
@@ -118,19 +123,45 @@ class Catalog:
         )
         self._either: Mapping[str, Member] = {**self._listeners, **self._services}
         self._sets: dict[tuple[ResourceType, ClientKind], ResourceSet] = {}
+        self._seen_from: dict[tuple[bool, Locality], ResourceSet] = {}
+        touched = {table: _touched(getattr(previous, table, {}), getattr(self, table)) for table in _TABLES}
         for (resource_type, kind), (table, attribute) in _VIEWS.items():
             old: Mapping[str, Member] = getattr(previous, table) if previous else {}
             new: Mapping[str, Member] = getattr(self, table)
-            resources = ResourceSet(resource_type, new, attrgetter(attribute), _changed(old, new, attribute))
+            changed = _changed(touched[table], old, new, attribute)
+            resources = ResourceSet(resource_type, new, attrgetter(attribute), changed)
             if previous:
                 resources.carry_over(previous._sets[resource_type, kind])
             self._sets[resource_type, kind] = resources
+        self._touched_services = touched["_services"]
 
-    def resources(self, resource_type: ResourceType, kind: ClientKind) -> ResourceSet:
-        """All resources of a type for a kind of client."""
+    def resources(self, resource_type: ResourceType, kind: ClientKind, locality: Locality = NOWHERE) -> ResourceSet:
+        """All resources of a type for a kind of client in a locality."""
+        if resource_type is ResourceType.ASSIGNMENT and locality.region and self._by_nearness:
+            return self._assignments_seen_from(kind, viewpoint(locality, self._by_nearness))
         return self._sets[resource_type, kind]
 
+    @cached_property
+    def _by_nearness(self) -> frozenset[Locality]:
+        """The localities of endpoints whose priorities depend on who looks."""
+        nearest_first = [each for each in self._services.values() if each.service.nearest_first]
+        return frozenset(place for each in nearest_first for place in each.places)
 
+    def _assignments_seen_from(self, kind: ClientKind, locality: Locality) -> ResourceSet:
+        unix_sockets = kind is not ClientKind.GRPC
+        known = self._seen_from.get((unix_sockets, locality))
+        if known is None:
+
+            def seen(member: Any) -> Resource:
+                resource: Resource = member.assignment_seen_from(locality, unix_sockets=unix_sockets)
+                return resource
+
+            known = ResourceSet(ResourceType.ASSIGNMENT, self._services, seen, self._touched_services)
+            self._seen_from[unix_sockets, locality] = known
+        return known
+
+
+_TABLES = ("_services", "_listeners", "_either")
 _VIEWS = {
     (ResourceType.CLUSTER, ClientKind.ENVOY): ("_services", "envoy_cluster"),
     (ResourceType.CLUSTER, ClientKind.GRPC): ("_services", "grpc_cluster"),
@@ -159,7 +190,7 @@ def _listener_resources(
 ) -> Mapping[str, ListenerResources]:
     resources: dict[str, ListenerResources] = {}
     for listener in snapshot.listeners:
-        routed = {route.service for route in listener.routes} & snapshot.services.keys()
+        routed = {name for route in listener.routes for name in route.destinations} & snapshot.services.keys()
         hash_on = {name: snapshot.services[name].hash_on for name in routed}
         known = old.get(listener.name)
         if known is None or known.source != listener or known.hash_on != hash_on:
@@ -168,9 +199,15 @@ def _listener_resources(
     return resources
 
 
-def _changed(old: Mapping[str, Member], new: Mapping[str, Member], attribute: str) -> frozenset[str]:
+def _touched(old: Mapping[str, Member], new: Mapping[str, Member]) -> frozenset[str]:
+    """The names that are new, gone, or another object."""
+    return frozenset(name for name in old.keys() | new.keys() if old.get(name) is not new.get(name))
+
+
+def _changed(
+    touched: frozenset[str], old: Mapping[str, Member], new: Mapping[str, Member], attribute: str
+) -> frozenset[str]:
     """The names whose resource is another one. One that was never encoded counts as changed: no client has it."""
-    touched = {name for name in old.keys() | new.keys() if old.get(name) is not new.get(name)}
     return frozenset(name for name in touched if _encoded(old, name, attribute) is not _encoded(new, name, attribute))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic
 
 from lbcore.xds.client_kind import ClientKind
+from lbcore.xds.node import UNNAMED
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.ordering import MakeBeforeBreak
 from lbcore.xds.resource_set import ResourceSet
@@ -51,8 +52,7 @@ class Session(Generic[RequestT]):
         self._catalog = catalog
         self._only = only
         self._observer = observer
-        self._node = ""
-        self._user_agent = ""
+        self.node = UNNAMED
         self._subscriptions: dict[ResourceType, Subscription[RequestT]] = {}
         self._kinds: dict[ResourceType, ClientKind] = {}
         self._order = MakeBeforeBreak(self._subscriptions)
@@ -65,8 +65,8 @@ class Session(Generic[RequestT]):
         Raises `ProtocolError`.
         """
         resource_type = self._type_of(request)
-        self._node = self._node or request.node_id  # the first one holds for the whole stream
-        self._user_agent = self._user_agent or request.user_agent_name
+        if self.node is UNNAMED:
+            self.node = request.node  # the first one holds for the whole stream
         if resource_type is None:
             return
         subscription = self._subscriptions.get(resource_type) or self._open(resource_type, request)
@@ -105,7 +105,7 @@ class Session(Generic[RequestT]):
         return self._only
 
     def _open(self, resource_type: ResourceType, request: RequestT) -> Subscription[RequestT]:
-        self._kinds[resource_type] = ClientKind.of(self._user_agent, resource_type, request.by_wildcard)
+        self._kinds[resource_type] = ClientKind.of(self.node.user_agent_name, resource_type, request.by_wildcard)
         subscription = self._subscribe(resource_type, self._nonces)
         if self._catalog is not None:
             subscription.advance(self._resources(self._catalog, resource_type))
@@ -115,9 +115,9 @@ class Session(Generic[RequestT]):
     def _note(self, resource_type: ResourceType, verdict: Verdict) -> None:
         type_url = resource_type.type_url
         if verdict.error is not None:
-            self._observer.nacked(self._node, type_url, verdict.version, verdict.error, verdict.nonce)
+            self._observer.nacked(self.node.id, type_url, verdict.version, verdict.error, verdict.nonce)
             return
-        self._observer.acked(self._node, type_url, verdict.version)
+        self._observer.acked(self.node.id, type_url, verdict.version)
         if resource_type is ROUTE:
             self._order.routes_accepted()
             if clusters := self._subscriptions.get(CLUSTER):
@@ -129,7 +129,7 @@ class Session(Generic[RequestT]):
         if resource_type is ROUTE:
             self._order.routes_sent(response.resources)
         message = response.serialise()
-        self._observer.response_sent(self._node, resource_type.type_url, len(response.resources), len(message))
+        self._observer.response_sent(self.node.id, resource_type.type_url, len(response.resources), len(message))
         return message
 
     def _hold_route(self, route: Resource) -> bool:
@@ -162,4 +162,4 @@ class Session(Generic[RequestT]):
         assignments.resend(name for name in covered if old.version(name) != new.version(name))
 
     def _resources(self, catalog: Catalog, resource_type: ResourceType) -> ResourceSet:
-        return catalog.resources(resource_type, self._kinds[resource_type])
+        return catalog.resources(resource_type, self._kinds[resource_type], self.node.locality)

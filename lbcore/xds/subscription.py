@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from lbcore.xds.node import UNNAMED, Node
 from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource, with_nonce
@@ -29,15 +30,14 @@ class Request:
 
     Fields:
         type_url: the resource type's, in full; may be empty where the gRPC method implies it.
-        node_id, user_agent_name: of the client's node; empty after its first request.
+        node: who the client is; only its first request says so.
         nonce: of the response that this answers; empty if none.
         error: why the client refused that response; None if it did not.
         by_wildcard: whether it subscribes by wildcard, were it the first request of its type.
     """
 
     type_url: str = ""
-    node_id: str = ""
-    user_agent_name: str = ""
+    node: Node = UNNAMED
     nonce: str = ""
     error: str | None = None
 

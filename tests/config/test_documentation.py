@@ -9,10 +9,12 @@ from typing import get_args
 import pytest
 
 from lbcore.config import parse
+from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint
 from lbcore.policy import Policy
 from lbcore.request_hash import HashMethod
-from lbcore.routing import Listener, Route
+from lbcore.retry import RetryBackOff, RetryPolicy
+from lbcore.routing import Listener, Route, RouteAction
 from lbcore.schema import fields_of
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.snapshot import ServiceSnapshot
@@ -22,7 +24,8 @@ VALUES = (
     *get_args(Policy),
     *get_args(HashMethod),
     *(CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart),
-    *(Endpoint, Listener, Route, ServiceSnapshot),
+    *(Endpoint, Listener, Route, RouteAction, ServiceSnapshot),
+    *(Fault, FaultAbort, FaultDelay, RetryBackOff, RetryPolicy),
 )
 WRITTEN_OTHERWISE = {"locality_weights": "localities"}
 

@@ -12,10 +12,12 @@ import pytest
 
 from lbcore.config import parse
 from lbcore.config.decoding import snake_case
+from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint, Locality
 from lbcore.policy import Policy
 from lbcore.request_hash import HashMethod, RegexRewrite
-from lbcore.routing import Listener, Route
+from lbcore.retry import RetryBackOff, RetryPolicy
+from lbcore.routing import Listener, Route, RouteAction
 from lbcore.schema import Field, fields_of
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.snapshot import ServiceSnapshot
@@ -33,6 +35,12 @@ SECTIONS: dict[str, type] = {
     "### `circuit_breakers`": CircuitBreakers,
     "### `drop_overload`": DropOverload,
     "## `listeners`": Listener,
+    "### `route`": RouteAction,
+    "### `retry`": RetryPolicy,
+    "#### `retry_back_off`": RetryBackOff,
+    "### `fault`": Fault,
+    "#### `delay`": FaultDelay,
+    "#### `abort`": FaultAbort,
     "### `routes`": Route,
     "#### `regex_rewrite`": RegexRewrite,
     **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(HashMethod)},
@@ -44,7 +52,7 @@ def rows(section: str) -> dict[str, tuple[str, str]]:
     """Range and default of each field in the table of a section."""
     assert f"\n{section}\n" in REFERENCE, f"{section} is missing"
     body = re.split(r"\n#+ ", REFERENCE.split(f"\n{section}\n", 1)[1], maxsplit=1)[0]
-    lines = [[cell.strip() for cell in line.split("|")] for line in body.splitlines() if line.startswith("| `")]
+    lines = [[cell.strip() for cell in line.split("|")] for line in body.splitlines() if re.match(r"\| `\w+` ", line)]
     return {field.strip("`"): (allowed, default) for _, field, _, allowed, default, _ in lines}
 
 
@@ -53,6 +61,8 @@ def written_fields(kind: type) -> dict[str, Field]:
     if kind is ServiceSnapshot:
         del fields["name"]
         fields["localities"] = fields.pop("locality_weights")
+    if kind is Route:  # the others are described with `route`
+        fields = {name: field for name, field in fields.items() if name not in fields_of(RouteAction)}
     return fields
 
 

@@ -6,13 +6,12 @@ Envoy starts from `examples/envoy.yaml`, with the address of the server under te
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import yaml
 
 from lbcore import Cluster
 from lbcore.directory import ServiceSnapshot
@@ -35,31 +34,16 @@ from tests.harness.http_client import HttpClient
 from tests.harness.ports import free_port
 from tests.harness.process import wait_until
 from tests.harness.traffic import HttpTraffic
+from tests.parity.example_envoy import bootstrap, listening
 from tests.parity.request_hash_policies import generated_policies
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "envoy.yaml"
 Start = Callable[[], Envoy]
-
-
-@pytest.fixture
-def control_plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as running:
-        yield running
 
 
 @pytest.fixture(params=["GRPC", "DELTA_GRPC"])
 def start(request: pytest.FixtureRequest, control_plane: ControlPlane, start_envoy: Callable[..., Envoy]) -> Start:
     """Starts Envoy as the example says, in state of the world or delta."""
     return lambda: start_envoy(bootstrap(control_plane, request.param))
-
-
-def bootstrap(control_plane: ControlPlane, api_type: str) -> dict[str, Any]:
-    configuration: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
-    configuration["dynamic_resources"]["ads_config"]["api_type"] = api_type
-    (cluster,) = configuration["static_resources"]["clusters"]
-    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = control_plane.port
-    return configuration
 
 
 def service(name: str, *addresses: str, **settings: Any) -> ServiceSnapshot:
@@ -71,12 +55,6 @@ def ingress(*services: str, hash_on: HashPolicy | None = None, port: int = 0) ->
     routes = [Route(prefix=f"/{name}", service=name, hash_on=hash_on) for name in services[1:]]
     routes.append(Route(prefix="/", service=services[0], hash_on=hash_on))
     return Listener(name="in", address=f"127.0.0.1:{port or free_port()}", routes=tuple(routes))
-
-
-def listening(envoy: Envoy) -> str:
-    """Where Envoy's listener is, once it has it."""
-    wait_until(lambda: "in" in envoy.listeners(), "the listener")
-    return envoy.listeners()["in"]
 
 
 def test_envoy_routes_to_all_endpoints_of_a_service(

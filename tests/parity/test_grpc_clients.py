@@ -6,12 +6,7 @@ its own, because gRPC reads its bootstrap from the environment once.
 
 from __future__ import annotations
 
-import json
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -24,62 +19,10 @@ from lbcore.request_hash import HashPolicy, Header, RegexRewrite, SourceIp
 from lbcore.settings import CircuitBreakers, DropOverload, OutlierDetection
 from tests.harness.control_plane import ControlPlane
 from tests.harness.grpc_backends import GrpcBackends
-from tests.harness.process import Process, wait_until
-
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "grpc-bootstrap.json"
-
-
-class Caller:
-    """A client that calls without a pause."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    @property
-    def lines(self) -> list[str]:
-        """The answers so far."""
-        assert self._process.alive, self._process.report()
-        return self._process.stdout.splitlines()
-
-    @property
-    def failures(self) -> list[str]:
-        return [line for line in self.lines if line.startswith("FAIL")]
-
-    def mark(self) -> int:
-        """Now, for `since`."""
-        return len(self.lines)
-
-    def since(self, mark: int) -> Counter[str]:
-        """How many answers each backend has given since then."""
-        return Counter(self.lines[mark:])
-
-    def wait_for_more(self, mark: int, count: int) -> None:
-        wait_until(lambda: len(self.lines) >= mark + count, f"{count} more answers")
-
-
-@pytest.fixture
-def control_plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as running:
-        yield running
-
+from tests.harness.process import wait_until
+from tests.parity.example_client import Caller
 
 Call = Callable[..., Caller]
-
-
-@pytest.fixture
-def call_as(control_plane: ControlPlane) -> Iterator[Callable[..., Caller]]:
-    """`call_as(kind, target)` starts a client that calls the target; kind is `sync` or `aio`."""
-    bootstrap: dict[str, Any] = json.loads(EXAMPLE.read_text())
-    bootstrap["xds_servers"][0]["server_uri"] = control_plane.address
-    with ExitStack() as running:
-
-        def start(kind: str, target: str, *headers: str, **env: str) -> Caller:
-            argv = [sys.executable, "-m", "tests.parity.grpc_caller", kind, target, *headers]
-            environment = {"GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap), "PYTHONPATH": str(ROOT), **env}
-            return Caller(running.enter_context(Process(argv, env=environment, cwd=ROOT)))
-
-        yield start
 
 
 @pytest.fixture(params=["sync", "aio"])

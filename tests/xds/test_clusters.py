@@ -213,7 +213,7 @@ def test_health_checks_are_envoys_alone() -> None:
 
 
 def test_an_api_listener_takes_its_routes_by_name_and_ends_in_the_router() -> None:
-    made = as_json(api_listener("web"), listener_pb2.Listener)
+    made = as_json(api_listener(ServiceSnapshot(name="web")), listener_pb2.Listener)
     assert made.keys() == {"name", "api_listener"}
     manager = made["api_listener"]["api_listener"]
     assert manager["rds"] == {
@@ -232,7 +232,7 @@ def test_an_envoy_listener_has_its_address_and_takes_its_routes_by_name() -> Non
 
 
 def test_a_service_route_leads_every_call_to_the_service() -> None:
-    resource = service_route("web")
+    resource = service_route(ServiceSnapshot(name="web"))
     made = as_json(resource, route_pb2.RouteConfiguration)
     (host,) = made["virtual_hosts"]
     assert host["domains"] == ["*"]

@@ -1,4 +1,4 @@
-"""The command line: `lbcore serve`, `check`, `pick`, `endpoints`.
+"""The command line: `lbcore serve`, `check`, `pick`, `endpoints`, `simulate`.
 
 What each command needs is imported when it runs, so that `lbcore --help` is quick and a missing extra is told by name.
 Exit codes: 0 done; 1 it could not be done (nothing answers, no endpoint, the address is taken); 2 the input is wrong
@@ -89,9 +89,24 @@ def _parser() -> argparse.ArgumentParser:
     endpoints.add_argument("--watch", action="store_true", help="go on, and show each service again when it changes")
     endpoints.set_defaults(run=_endpoints)
 
+    simulate = commands.add_parser(
+        "simulate", help="compare policies on a simulated fleet", description=_simulate.__doc__
+    )
+    simulate.add_argument("scenario", metavar="SCENARIO.yaml", type=Path)
+    simulate.add_argument(
+        "--policy",
+        metavar="P",
+        dest="policies",
+        action="append",
+        help="instead of the scenario's: a name, or {name: {field: value}}; may be given again",
+    )
+    simulate.add_argument("--seeds", metavar="N", type=_count, default=1, help="show medians over N seeds (default 1)")
+    simulate.add_argument("--requests", metavar="N", type=_count_of_requests, help="instead of the scenario's")
+    simulate.set_defaults(run=_simulate)
+
     for command in (pick, endpoints):
         command.add_argument("--server", metavar="HOST:PORT", default=DEFAULT_GRPC, help="default %(default)s")
-    for command in (check, pick, endpoints):
+    for command in (check, pick, endpoints, simulate):
         command.add_argument("--json", action="store_true", help="for scripts")
     return parser
 
@@ -160,6 +175,23 @@ def _endpoints(arguments: argparse.Namespace) -> int:
             sys.stdout.flush()
             if not arguments.watch:
                 break
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    """Runs a fleet through lbcore's own policies under a virtual clock, and shows latencies, errors and use of the
+    servers beside what one would reach who knows all: JSQ joins the shortest queue, SED knows the speeds as well."""
+    from lbcore.simulation import run
+    from lbcore.simulation.progress import ProgressBar
+    from lbcore.simulation.scenario_file import load_scenario, parse_policy
+
+    scenario = load_scenario(arguments.scenario)
+    if arguments.requests is not None:
+        scenario = scenario.with_requests(arguments.requests)
+    policies = [parse_policy(each) for each in arguments.policies] if arguments.policies else None
+    with ProgressBar() as progress:
+        report = run(scenario, policies=policies, seeds=arguments.seeds, progress=progress)
+    print(json.dumps(report.as_json()) if arguments.json else report)
     return 0
 
 
@@ -236,10 +268,14 @@ class _Version(argparse.Action):
         parser.exit(message=f"lbcore {version('lbcore')}\n")
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= 1_000_000):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 to 1000000")
+def _count(text: str, most: int = 1_000_000) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 to {most}")
     return int(text)
+
+
+def _count_of_requests(text: str) -> int:
+    return _count(text, 100_000_000)
 
 
 def _quiet_grpc() -> None:

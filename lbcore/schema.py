@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.validation import flag, one_of, refusal, text
 
-__all__ = ["Checked", "Field", "Rule", "attempt", "fields_of", "item_type", "keep_fields", "mistakes_in"]
+__all__ = ["Checked", "Field", "Rule", "attempt", "fields_of", "item_type", "keep_fields", "mistakes_in", "snake_case"]
 
 Rule: TypeAlias = Callable[[Any, str], Any]  # (value, field name) -> the value to keep; raises InvalidSetting
 _SET_FIELD = object.__setattr__
@@ -204,3 +205,12 @@ def _all_instances(kind: type, value: object, field: str) -> tuple[object, ...]:
     if wrong:
         raise InvalidSetting(*wrong)
     return items
+
+
+def snake_case(name: str) -> str:
+    """A class's name in files and tables.
+
+    >>> snake_case("ClientSideWeightedRoundRobin"), snake_case("RingHash")
+    ('client_side_weighted_round_robin', 'ring_hash')
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -21,7 +21,7 @@ from lbcore.config import document
 from lbcore.config.document import Node, Scalar
 from lbcore.errors import InvalidSetting, Mistake, path_text
 from lbcore.model import Endpoint, Locality
-from lbcore.schema import Field, fields_of, item_type, mistakes_in
+from lbcore.schema import Field, fields_of, item_type, mistakes_in, snake_case
 from lbcore.validation import Seconds, refusal
 
 __all__ = ["MISSING", "Decoder", "Path"]
@@ -311,12 +311,3 @@ def meant(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(names)}" if names else ""
-
-
-def snake_case(name: str) -> str:
-    """The file's name of a class.
-
-    >>> snake_case("ClientSideWeightedRoundRobin"), snake_case("RingHash")
-    ('client_side_weighted_round_robin', 'ring_hash')
-    """
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbcore.config import Configuration, decode, parse
-from lbcore.config.decoding import snake_case
 from lbcore.errors import ConfigError
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.request_hash import HashMethod, RegexRewrite
 from lbcore.routing import Listener, Route
+from lbcore.schema import snake_case
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.snapshot import ServiceSnapshot
 from tests.config.test_examples import FLEET

@@ -11,14 +11,13 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from lbcore.config import parse
-from lbcore.config.decoding import snake_case
 from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint, Locality
 from lbcore.policy import Policy
 from lbcore.request_hash import HashMethod, RegexRewrite
 from lbcore.retry import RetryBackOff, RetryPolicy
 from lbcore.routing import Listener, Route, RouteAction
-from lbcore.schema import Field, fields_of
+from lbcore.schema import Field, fields_of, snake_case
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.validation import MAX_SECONDS, Number, Seconds, Whole

@@ -274,7 +274,7 @@ cdef class Simulation:
             return NOBODY
         if <uint32_t>member >= self.clients[client].count:
             raise RuntimeError(f"client {client}: its cluster has changed since set_client")
-        slot[0] = slot_begin(balancer.slots[member])
+        slot[0] = balancer.begin(member)
         return self.clients[client].servers[member]
 
     cdef uint32_t choose_knowing(self) noexcept:
@@ -399,9 +399,12 @@ cdef class Simulation:
         self.clients[attempt.client].active -= 1
         self.clients[attempt.client].retrying -= attempt.retry
         if slot != NULL:
-            outcome = Outcome(
-                ok=ok, status=status, now=self.clock.now, latency=self.clock.now - attempt.sent, load=load
-            )
+            memset(&outcome, 0, sizeof(Outcome))
+            outcome.ok = ok
+            outcome.status = status
+            outcome.now = self.clock.now
+            outcome.latency = self.clock.now - attempt.sent
+            outcome.load = load
             slot_finish(slot, &outcome)
         return 0
 

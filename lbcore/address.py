@@ -7,7 +7,7 @@ import socket
 
 from lbcore.validation import refusal, text
 
-__all__ = ["canonical_address", "is_hostname"]
+__all__ = ["canonical_address", "is_hostname", "split_address"]
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
@@ -42,6 +42,18 @@ def is_hostname(address: str) -> bool:
     """
     host = address.rpartition(":")[0]
     return not address.startswith(("[", "unix:")) and not _ends_in_number(host)
+
+
+def split_address(address: str) -> tuple[str, int | None]:
+    """Host without brackets and port of a canonical address; path and None of a unix socket.
+
+    >>> split_address("[::1]:80"), split_address("unix:/db.sock")
+    (('::1', 80), ('/db.sock', None))
+    """
+    if address.startswith("unix:"):
+        return address[len("unix:") :], None
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _unix(address: str, field: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
-from lbcore.model import MAX_WEIGHT, ByLocality, Endpoint, Locality
+from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality
 from lbcore.picker import Picker
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import LocalityWeighted, ZoneAware
@@ -119,13 +119,35 @@ class Cluster(Picker):
             self._renew_views()
             return True
 
-    def set_health(self, address: str, healthy: bool) -> None:
+    def set_health(self, address: str, healthy: bool, *, degraded: bool = False, excluded: bool = False) -> None:
         """Takes what an active check has found; an endpoint that fails is out until it passes, whatever discovery says.
+
+        Args:
+            address, healthy: which endpoint, and whether it passes.
+            degraded: it passes, and is to be used after all that are healthy.
+            excluded: it fails because it leaves: availability is measured without it, as without a draining one.
 
         Raises KeyError where the cluster has no such address.
         """
+        found = flag(healthy, "healthy"), flag(degraded, "degraded"), flag(excluded, "excluded")
         with self._updating:
-            if self._set_health(address, flag(healthy, "healthy")):
+            if self._set_health(address, *found):
+                self._refresh()
+                self._renew_views()
+
+    def apply_checks(self, found: Mapping[str, CheckedHealth]) -> None:
+        """Takes what active checks have found of many endpoints, by address, at the cost of one change.
+
+        Addresses that the cluster has not, or no more, are passed over.
+        """
+        members = {endpoint.address for endpoint in self.endpoints}
+        with self._updating:
+            changed = [
+                self._set_health(address, health.passing, health.degraded, health.excluded)
+                for address, health in found.items()
+                if address in members
+            ]
+            if any(changed):
                 self._refresh()
                 self._renew_views()
 

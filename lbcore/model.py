@@ -21,6 +21,7 @@ __all__ = [
     "MAX_PRIORITY",
     "MAX_WEIGHT",
     "ByLocality",
+    "CheckedHealth",
     "Endpoint",
     "Health",
     "LoadReport",
@@ -41,6 +42,41 @@ class Health(enum.IntEnum):
     DRAINING = 3
     TIMEOUT = 4
     DEGRADED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedHealth:
+    """What active checks have found of an endpoint; it adds to what discovery says.
+
+    Fields:
+        passing: False takes it out, whatever discovery says.
+        degraded: it passes, and is to be used after all that are healthy.
+        excluded: it fails because it leaves; availability is measured without it.
+        timed_out: it fails, and the last check had no answer in time.
+        reason: of the last result, in words.
+    """
+
+    passing: bool = True
+    degraded: bool = False
+    excluded: bool = False
+    timed_out: bool = False
+    reason: str = ""
+
+    def over(self, said: Health) -> Health:
+        """The health to act upon, of what discovery says and what was found.
+
+        >>> CheckedHealth(passing=False).over(Health.HEALTHY)
+        <Health.UNHEALTHY: 2>
+        >>> CheckedHealth().over(Health.DRAINING)
+        <Health.DRAINING: 3>
+        """
+        if said in (Health.UNHEALTHY, Health.DRAINING, Health.TIMEOUT):
+            return said
+        if not self.passing:
+            return Health.DRAINING if self.excluded else Health.UNHEALTHY
+        if self.degraded:
+            return Health.DEGRADED
+        return Health.HEALTHY if said is Health.UNKNOWN else said
 
 
 @dataclass(frozen=True, order=True, slots=True)

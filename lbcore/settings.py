@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from lbcore.errors import Mistake
 from lbcore.model import ByLocality, WholeByLocality
@@ -21,19 +21,25 @@ from lbcore.validation import (
     Uint32,
     Whole,
     WholePercent,
+    hexadecimal,
     printable,
     url_path,
     visible_text,
 )
 
 __all__ = [
+    "CheckTls",
     "CircuitBreakers",
     "DropOverload",
+    "GrpcHealthCheck",
     "HealthCheck",
     "HttpHealthCheck",
     "LocalityWeighted",
     "OutlierDetection",
+    "Payload",
     "SlowStart",
+    "StatusRange",
+    "TcpHealthCheck",
     "ZoneAware",
 ]
 
@@ -108,22 +114,160 @@ class CircuitBreakers(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRange(Checked):
+    """HTTP statuses from `start` up to, but without, `end`. Source: Envoy Int64Range, as HttpHealthCheck takes it."""
+
+    start: Annotated[int, Whole(100, 599)]
+    end: Annotated[int, Whole(101, 600)]
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if self.start >= self.end:
+            yield Mistake(("end",), f"end {self.end}: expected more than start {self.start}", see=("start",))
+
+    def __contains__(self, status: int) -> bool:
+        return self.start <= status < self.end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload(Checked):
+    """Bytes that a check sends or must find, in hexadecimal. Source: Envoy HealthCheck.Payload.
+
+    >>> Payload.of(b"PING")
+    Payload(text='50494e47')
+    """
+
+    text: Annotated[str, hexadecimal]
+
+    @classmethod
+    def of(cls, content: bytes) -> Payload:
+        """The payload that stands for these bytes."""
+        return cls(text=content.hex())
+
+    @property
+    def content(self) -> bytes:
+        """The bytes that it stands for."""
+        return bytes.fromhex(self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpHealthCheck(Checked):
-    """A GET that must answer 200. Source: Envoy HealthCheck.HttpHealthCheck."""
+    """A request that must be answered with an expected status. Source: Envoy HealthCheck.HttpHealthCheck.
+
+    Fields:
+        path, method: of the request; `send` is its body, for methods that have one.
+        host: the Host header; the service's name where it is empty.
+        expected_statuses: that pass; 200 alone where there are none.
+        retriable_statuses: that count to `unhealthy_threshold`; any other status fails the endpoint at once.
+        receive: what the first `response_buffer_size` bytes of the body must hold, in this order (0: all of it).
+    """
 
     path: Annotated[str, url_path] = "/"
     host: Annotated[str, printable] = ""
+    method: Literal["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"] = "GET"
+    expected_statuses: tuple[StatusRange, ...] = ()
+    retriable_statuses: tuple[StatusRange, ...] = ()
+    send: Payload | None = None
+    receive: tuple[Payload, ...] = ()
+    response_buffer_size: Uint32 = 1024
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if self.send is not None and self.method not in ("POST", "PUT", "PATCH", "OPTIONS"):
+            yield Mistake(("send",), f"send: method {self.method} has no body, expected POST, PUT, PATCH or OPTIONS")
+        length = sum(len(each.content) for each in self.receive)
+        if 0 < self.response_buffer_size < length:
+            what = f"response_buffer_size {self.response_buffer_size}: expected at least the {length} bytes of receive"
+            yield Mistake(("response_buffer_size",), what, see=("receive",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpHealthCheck(Checked):
+    """A connection that must open and, with `receive`, answer with these bytes, in this order.
+
+    Source: Envoy HealthCheck.TcpHealthCheck.
+    """
+
+    send: Payload | None = None
+    receive: tuple[Payload, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcHealthCheck(Checked):
+    """grpc.health.v1.Health must say SERVING of `service_name`. Source: Envoy HealthCheck.GrpcHealthCheck.
+
+    `authority` is the service's name where it is empty. `watch` also keeps a Watch stream open, so that a change is
+    checked at once and not at the next interval; Envoy knows no such thing.
+    """
+
+    service_name: Annotated[str, printable] = ""
+    authority: Annotated[str, printable] = ""
+    watch: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTls(Checked):
+    """Checks over TLS, made by lbcore alone: an Envoy checks over the transport that its cluster has.
+
+    Fields:
+        ca_file: PEM certificates to trust; those of the system where it is empty.
+        server_name: that the certificate must bear, and SNI; the endpoint's hostname, or else its IP.
+        verify: False trusts any certificate, as one does on a network of one's own.
+    """
+
+    ca_file: Annotated[str, printable] = ""
+    server_name: Annotated[str, printable] = ""
+    verify: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck(Checked):
-    """How endpoints are probed. Source: Envoy core/v3/health_check.proto."""
+    """How endpoints are probed; exactly one of `http`, `tcp` and `grpc`. Source: Envoy core/v3/health_check.proto.
 
-    http: HttpHealthCheck
+    Fields:
+        interval, timeout: between the end of a check and the next one; after which a check has failed.
+        healthy_threshold, unhealthy_threshold: checks in a row after which the state changes. The first check of an
+            endpoint decides at once, and so does an answer that is neither expected nor retriable.
+        initial_jitter: the first check comes after a random part of it.
+        interval_jitter, interval_jitter_percent: a random part of each is added to an interval.
+        unhealthy_interval: after a failed check; `interval` where it is None.
+        unhealthy_edge_interval: after a failed check that does not yet change the state; `unhealthy_interval`.
+        healthy_edge_interval: after a passed check that does not yet change the state; `interval`.
+        no_traffic_interval: instead of all others while the service has never had traffic.
+        no_traffic_healthy_interval: the same after a passed check; `no_traffic_interval`.
+        reuse_connection: keep the connection from check to check.
+        checked_by: `service`, which is lbcore, `clients`, which is Envoy, or `both`.
+        event_log_path: a file to which lbcore appends each change of state as a line of JSON.
+        always_log_health_check_failures, always_log_health_check_success: and each result.
+    """
+
+    http: HttpHealthCheck | None = None
+    tcp: TcpHealthCheck | None = None
+    grpc: GrpcHealthCheck | None = None
     interval: Interval = 5.0
     timeout: Interval = 1.0
     healthy_threshold: Annotated[int, Whole(1, UINT32_MAX)] = 2
     unhealthy_threshold: Annotated[int, Whole(1, UINT32_MAX)] = 3
+    initial_jitter: Annotated[float, Seconds(0.0)] = 0.0
+    interval_jitter: Annotated[float, Seconds(0.0)] = 0.0
+    interval_jitter_percent: Uint32 = 0
+    unhealthy_interval: Interval | None = None
+    unhealthy_edge_interval: Interval | None = None
+    healthy_edge_interval: Interval | None = None
+    no_traffic_interval: Interval = 60.0
+    no_traffic_healthy_interval: Interval | None = None
+    reuse_connection: bool = True
+    tls: CheckTls | None = None
+    checked_by: Literal["service", "clients", "both"] = "both"
+    event_log_path: Annotated[str, printable] = ""
+    always_log_health_check_failures: bool = False
+    always_log_health_check_success: bool = False
+
+    def contradictions(self) -> Iterator[Mistake]:
+        kinds = [name for name in ("http", "tcp", "grpc") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            yield Mistake((), f"expected exactly one of http, tcp and grpc, found {' and '.join(kinds) or 'none'}")
+        if self.tls is not None and self.checked_by != "service":
+            what = f"tls: expected checked_by service, not {self.checked_by}: clients check over their own transport"
+            yield Mistake(("tls",), what, see=("checked_by",) if self.checked_by != "both" else ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ they govern: `weight: Annotated[int, Whole(1, 100)]` (see `lbcore.schema`).
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "WholePercent",
     "WholeSeconds",
     "flag",
+    "hexadecimal",
     "number",
     "one_of",
     "printable",
@@ -145,6 +147,14 @@ def url_path(value: object, field: str) -> str:
     if not path.isascii() or not path.isprintable() or " " in path:
         raise refusal(field, path, "expected printable ASCII without spaces; percent-encode the rest")
     return path
+
+
+def hexadecimal(value: object, field: str) -> str:
+    """Bytes, at least one, in hexadecimal, two digits each."""
+    digits = text(value, field)
+    if not re.fullmatch(r"(?:[0-9a-fA-F]{2})+", digits):
+        raise refusal(field, digits, "expected bytes in hexadecimal, such as 50494e47 for PING")
+    return digits
 
 
 @dataclass(frozen=True, slots=True)

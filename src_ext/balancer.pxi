@@ -315,17 +315,20 @@ cdef class Balancer:
         in_order = [self.owners[endpoint.address] for endpoint in current.endpoints]
         publish(self, build_snapshot(self, current.endpoints, in_order, self.locality_weights, read_clock(self)))
 
-    def _set_health(self, str address, bint healthy):
+    def _set_health(self, str address, bint healthy, bint degraded, bint excluded):
         """Returns whether anything changed; KeyError where there is no such endpoint."""
         cdef Slot* slot = (<SlotOwner>self.owners[address]).slot
-        cdef bint was = not slot.flags & FAILED_ACTIVE_CHECK
-        if was == healthy:
+        cdef uint32_t said = 0
+        cdef uint32_t before = slot.flags & (FAILED_ACTIVE_CHECK | DEGRADED_ACTIVE_CHECK | EXCLUDED_BY_CHECK)
+        if not healthy:
+            said = FAILED_ACTIVE_CHECK | (EXCLUDED_BY_CHECK if excluded else 0)
+        elif degraded:
+            said = DEGRADED_ACTIVE_CHECK
+        if said == before:
             return False
-        if healthy:
-            slot.flags &= ~<uint32_t>FAILED_ACTIVE_CHECK
+        if healthy and before & FAILED_ACTIVE_CHECK:
             slot.available_since = read_clock(self)
-        else:
-            slot.flags |= FAILED_ACTIVE_CHECK
+        slot.flags = (slot.flags & ~before) | said
         return True
 
     def _ramp_is_over(self):

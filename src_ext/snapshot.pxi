@@ -10,9 +10,11 @@ cdef extern from *:
     """
     void** tuple_items "lb_tuple_items"(object items) noexcept
 
-# Why a slot's endpoint is out, whatever discovery says.
+# What checks say of a slot's endpoint, whatever discovery says.
 cdef enum SlotFlag:
     FAILED_ACTIVE_CHECK = 1
+    DEGRADED_ACTIVE_CHECK = 2
+    EXCLUDED_BY_CHECK = 4       # it has failed by its own word, and counts as a draining one
 
 # Where one priority's healthy or degraded part of the traffic goes: through localities, to one selector, or nowhere.
 cdef struct Choice:

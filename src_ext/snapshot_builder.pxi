@@ -18,7 +18,7 @@ cdef class SnapshotBuilder:
     cdef object local_locality
     cdef list priorities            # of dicts: locality to its members
     cdef list hash_keys             # text by member; kept here while C reads it
-    cdef set draining               # members
+    cdef set draining               # members that leave, by discovery's word or their own
 
     cdef Snapshot build(self, tuple endpoints, list owners):
         self.snapshot = Snapshot.__new__(Snapshot)
@@ -53,7 +53,7 @@ cdef class SnapshotBuilder:
             snapshot.slots[i] = slot
             snapshot.weights[i] = endpoint.weight
             snapshot.availability[i] = availability_of(endpoint.health, slot)
-            if endpoint.health == 3:
+            if endpoint.health == 3 or slot.flags & EXCLUDED_BY_CHECK:
                 self.draining.add(i)
             if window and slot.available_since + window > self.now:
                 snapshot.ramp_end = max(snapshot.ramp_end, slot.available_since + window)
@@ -346,5 +346,5 @@ cdef inline uint8_t availability_of(int health, const Slot* slot) noexcept nogil
     if slot.flags & FAILED_ACTIVE_CHECK:
         return UNAVAILABLE
     if health == 0 or health == 1:
-        return HEALTHY
+        return DEGRADED if slot.flags & DEGRADED_ACTIVE_CHECK else HEALTHY
     return DEGRADED if health == 5 else UNAVAILABLE

@@ -48,6 +48,8 @@ MAKERS: dict[str, Any] = {
     "CircuitBreakers": settings.CircuitBreakers,
     "HttpHealthCheck": settings.HttpHealthCheck,
     "HealthCheck": lambda **fields: settings.HealthCheck(**{"http": settings.HttpHealthCheck(), **fields}),
+    "Payload": settings.Payload,
+    "StatusRange": lambda **fields: settings.StatusRange(**{"start": 200, "end": 300, **fields}),
     "DropOverload": lambda **fields: settings.DropOverload(**{"category": "throttle", "percent": 5.0, **fields}),
 }
 
@@ -90,6 +92,15 @@ def test_fields_and_defaults_are_envoys(name: str) -> None:
         ("HealthCheck", "healthy_threshold", 0),
         ("HealthCheck", "unhealthy_threshold", 0),
         ("HealthCheck", "http", "/healthz"),
+        ("HealthCheck", "unhealthy_interval", 0.0),
+        ("HealthCheck", "interval_jitter_percent", -1),
+        ("HealthCheck", "checked_by", "envoy"),
+        ("HttpHealthCheck", "method", "FETCH"),
+        ("HttpHealthCheck", "response_buffer_size", -1),
+        ("Payload", "text", "abc"),
+        ("Payload", "text", ""),
+        ("StatusRange", "start", 99),
+        ("StatusRange", "end", 601),
         ("DropOverload", "category", ""),
         ("DropOverload", "percent", 100.5),
         ("DropOverload", "percent", -1.0),
@@ -113,3 +124,30 @@ def test_a_longest_ejection_below_the_base_is_refused_naming_both() -> None:
 
 def test_the_longest_ejection_is_at_least_the_base_unless_given() -> None:
     assert settings.OutlierDetection(base_ejection_time=600.0).max_ejection_time == 600.0
+
+
+def test_a_check_is_of_exactly_one_kind() -> None:
+    with pytest.raises(InvalidSetting, match="exactly one of http, tcp and grpc, found none"):
+        settings.HealthCheck()
+    with pytest.raises(InvalidSetting, match="exactly one of http, tcp and grpc, found http and tcp"):
+        settings.HealthCheck(http=settings.HttpHealthCheck(), tcp=settings.TcpHealthCheck())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: settings.StatusRange(start=300, end=300), "end 300: expected more than start 300"),
+        (lambda: settings.HttpHealthCheck(send=settings.Payload.of(b"x")), "method GET has no body"),
+        (
+            lambda: settings.HttpHealthCheck(receive=(settings.Payload.of(b"xyz"),), response_buffer_size=2),
+            "response_buffer_size 2: expected at least the 3 bytes",
+        ),
+        (
+            lambda: settings.HealthCheck(tcp=settings.TcpHealthCheck(), tls=settings.CheckTls()),
+            "tls: expected checked_by service, not both",
+        ),
+    ],
+)
+def test_settings_of_a_check_that_contradict_each_other_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        make()

@@ -7,13 +7,14 @@ xds_cluster_parser.cc.
 from __future__ import annotations
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
-from envoy.config.core.v3 import health_check_pb2, protocol_pb2
+from envoy.config.core.v3 import protocol_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 
 from lbcore.directory import ServiceSnapshot
-from lbcore.settings import CircuitBreakers, HealthCheck, OutlierDetection
+from lbcore.settings import CircuitBreakers, OutlierDetection
+from lbcore.xds.health_checks import health_check_message
 from lbcore.xds.messages import FROM_ADS, duration, packed
 from lbcore.xds.policies import envoy_policy, grpc_policy
 from lbcore.xds.resource_type import ResourceType
@@ -51,8 +52,8 @@ def envoy_cluster(service: ServiceSnapshot) -> Resource:
     message.connect_timeout.CopyFrom(duration(service.connect_timeout))
     if service.protocol == "http2":
         message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(_HTTP2)
-    if service.health_check:
-        message.health_checks.append(_health_check(service.health_check))
+    if service.health_check and service.health_check.checked_by != "service":
+        message.health_checks.append(health_check_message(service.health_check))
     return Resource(ResourceType.CLUSTER, service.name, message)
 
 
@@ -104,13 +105,3 @@ def _outlier_detection(setting: OutlierDetection) -> outlier_detection_pb2.Outli
     # Envoy refuses a maximum below the base; its own default for the maximum is the base, if that is larger.
     message.max_ejection_time.CopyFrom(duration(max(setting.max_ejection_time, setting.base_ejection_time)))
     return message
-
-
-def _health_check(setting: HealthCheck) -> health_check_pb2.HealthCheck:
-    return health_check_pb2.HealthCheck(
-        http_health_check=health_check_pb2.HealthCheck.HttpHealthCheck(path=setting.http.path, host=setting.http.host),
-        interval=duration(setting.interval),
-        timeout=duration(setting.timeout),
-        healthy_threshold=wrappers_pb2.UInt32Value(value=setting.healthy_threshold),
-        unhealthy_threshold=wrappers_pb2.UInt32Value(value=setting.unhealthy_threshold),
-    )

@@ -16,14 +16,26 @@ from lbcore.request_hash import HashMethod
 from lbcore.retry import RetryBackOff, RetryPolicy
 from lbcore.routing import Listener, Route, RouteAction
 from lbcore.schema import fields_of
-from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
+from lbcore.settings import (
+    CheckTls,
+    CircuitBreakers,
+    DropOverload,
+    GrpcHealthCheck,
+    HealthCheck,
+    HttpHealthCheck,
+    OutlierDetection,
+    SlowStart,
+    StatusRange,
+    TcpHealthCheck,
+)
 from lbcore.snapshot import ServiceSnapshot
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 VALUES = (
     *get_args(Policy),
     *get_args(HashMethod),
-    *(CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart),
+    *(CircuitBreakers, DropOverload, OutlierDetection, SlowStart),
+    *(HealthCheck, HttpHealthCheck, TcpHealthCheck, GrpcHealthCheck, CheckTls, StatusRange),
     *(Endpoint, Listener, Route, RouteAction, ServiceSnapshot),
     *(Fault, FaultAbort, FaultDelay, RetryBackOff, RetryPolicy),
 )

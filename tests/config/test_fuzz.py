@@ -20,7 +20,19 @@ from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous
 from lbcore.request_hash import HashMethod, RegexRewrite
 from lbcore.routing import Listener, Route
 from lbcore.schema import snake_case
-from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
+from lbcore.settings import (
+    CheckTls,
+    CircuitBreakers,
+    DropOverload,
+    GrpcHealthCheck,
+    HealthCheck,
+    HttpHealthCheck,
+    OutlierDetection,
+    Payload,
+    SlowStart,
+    StatusRange,
+    TcpHealthCheck,
+)
 from lbcore.snapshot import ServiceSnapshot
 from tests.config.test_examples import FLEET
 
@@ -54,7 +66,8 @@ def test_any_text_of_yaml_s_own_characters(text: str) -> None:
 
 
 def all_fields() -> list[str]:
-    kinds = (ServiceSnapshot, Endpoint, Locality, HealthCheck, HttpHealthCheck, OutlierDetection, CircuitBreakers)
+    checks = (HealthCheck, HttpHealthCheck, TcpHealthCheck, GrpcHealthCheck, CheckTls, StatusRange, Payload)
+    kinds = (ServiceSnapshot, Endpoint, Locality, *checks, OutlierDetection, CircuitBreakers)
     kinds += (DropOverload, Listener, Route, RegexRewrite, SlowStart, *get_args(HashMethod), *get_args(Policy))  # type: ignore[assignment]
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     return sorted(
@@ -164,11 +177,22 @@ endpoints = st.builds(
     hostname=printable,
     metadata=st.dictionaries(printable, structs, max_size=3),
 )
-health_checks = st.builds(
-    HealthCheck,
-    http=st.builds(HttpHealthCheck, path=st.sampled_from(["/", "/healthz?x=%20"]), host=printable),
-    interval=seconds,
-    unhealthy_threshold=st.integers(1, 9),
+status_ranges = st.builds(StatusRange, start=st.integers(100, 300), end=st.integers(301, 600))
+payloads = st.builds(Payload.of, st.binary(min_size=1, max_size=9))
+http_checks = st.builds(
+    HttpHealthCheck,
+    path=st.sampled_from(["/", "/healthz?x=%20"]),
+    host=printable,
+    method=st.sampled_from(["GET", "HEAD"]),
+    expected_statuses=st.lists(status_ranges, max_size=2),
+    receive=st.lists(payloads, max_size=2),
+)
+tcp_checks = st.builds(TcpHealthCheck, send=st.none() | payloads, receive=st.lists(payloads, max_size=2))
+grpc_checks = st.builds(GrpcHealthCheck, service_name=printable, watch=st.booleans())
+health_checks = st.one_of(
+    st.builds(HealthCheck, http=http_checks, interval=seconds, unhealthy_threshold=st.integers(1, 9)),
+    st.builds(HealthCheck, tcp=tcp_checks, unhealthy_interval=st.none() | seconds),
+    st.builds(HealthCheck, grpc=grpc_checks, tls=st.builds(CheckTls, ca_file=printable), checked_by=st.just("service")),
 )
 outliers = st.builds(OutlierDetection, interval=seconds, consecutive_5xx=uint32, always_eject_one_host=st.booleans())
 

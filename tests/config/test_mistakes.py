@@ -92,7 +92,7 @@ def of_endpoint(fields: str) -> str:
         ("panic_threshold: [1]", "panic_threshold: panic_threshold [1]: expected a number"),
         ("panic_threshold: ", "panic_threshold: panic_threshold None: expected a number"),
         ("health_check: 5s", "health_check: expected a mapping, found '5s'"),
-        ("health_check: {}", "health_check: http is missing"),
+        ("health_check: {}", "health_check: expected exactly one of http, tcp and grpc, found none"),
         (
             "health_check: {http: {path: healthz}}",
             "health_check.http.path: path 'healthz': expected it to start with /",

@@ -18,7 +18,18 @@ from lbcore.request_hash import HashMethod, RegexRewrite
 from lbcore.retry import RetryBackOff, RetryPolicy
 from lbcore.routing import Listener, Route, RouteAction
 from lbcore.schema import Field, fields_of, snake_case
-from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
+from lbcore.settings import (
+    CheckTls,
+    CircuitBreakers,
+    DropOverload,
+    GrpcHealthCheck,
+    HealthCheck,
+    HttpHealthCheck,
+    OutlierDetection,
+    SlowStart,
+    StatusRange,
+    TcpHealthCheck,
+)
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.validation import MAX_SECONDS, Number, Seconds, Whole
 
@@ -30,6 +41,10 @@ SECTIONS: dict[str, type] = {
     "#### `slow_start`": SlowStart,
     "### `health_check`": HealthCheck,
     "#### `http`": HttpHealthCheck,
+    "#### `tcp`": TcpHealthCheck,
+    "#### `grpc`": GrpcHealthCheck,
+    "#### `tls`": CheckTls,
+    "#### `expected_statuses`": StatusRange,
     "### `outlier_detection`": OutlierDetection,
     "### `circuit_breakers`": CircuitBreakers,
     "### `drop_overload`": DropOverload,
@@ -75,7 +90,9 @@ def default_of(kind: type, field: Field) -> str:
         return "none"
     if value in ("", Locality(), {}):
         return "empty"
-    if isinstance(value, enum.Enum | bool | str):
+    if isinstance(value, str):
+        return f"`{value}`"
+    if isinstance(value, enum.Enum | bool):
         return f"`{getattr(value, 'name', str(value)).lower()}`"
     return f"{value:g}s" if isinstance(field.declared_rule, Seconds) else f"{value:.10g}"
 

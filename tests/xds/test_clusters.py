@@ -18,7 +18,17 @@ from lbcore.directory import ServiceSnapshot
 from lbcore.model import Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.routing import Listener, Route
-from lbcore.settings import CircuitBreakers, HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
+from lbcore.settings import (
+    CircuitBreakers,
+    GrpcHealthCheck,
+    HealthCheck,
+    HttpHealthCheck,
+    OutlierDetection,
+    Payload,
+    SlowStart,
+    StatusRange,
+    TcpHealthCheck,
+)
 from lbcore.xds.clusters import envoy_cluster, grpc_cluster
 from lbcore.xds.listeners import api_listener, envoy_listener
 from lbcore.xds.routes import listener_routes, service_route
@@ -210,6 +220,70 @@ def test_health_checks_are_envoys_alone() -> None:
         }
     ]
     assert "health_checks" not in grpc(health_check=check)
+
+
+def test_envoy_is_not_asked_for_checks_that_lbcore_alone_makes() -> None:
+    check = HealthCheck(http=HttpHealthCheck(), checked_by="service")
+    assert "health_checks" not in envoy(health_check=check)
+
+
+def test_every_setting_of_a_check_that_envoy_has_is_sent() -> None:
+    http = HttpHealthCheck(
+        method="POST",
+        expected_statuses=(StatusRange(start=200, end=300),),
+        retriable_statuses=(StatusRange(start=500, end=600),),
+        send=Payload.of(b"{}"),
+        receive=(Payload.of(b"ok"),),
+        response_buffer_size=64,
+    )
+    check = HealthCheck(
+        http=http,
+        initial_jitter=0.5,
+        interval_jitter=0.25,
+        interval_jitter_percent=10,
+        unhealthy_interval=3.0,
+        unhealthy_edge_interval=2.0,
+        healthy_edge_interval=1.0,
+        no_traffic_interval=30.0,
+        no_traffic_healthy_interval=45.0,
+        reuse_connection=False,
+    )
+    assert envoy(health_check=check)["health_checks"] == [
+        {
+            "http_health_check": {
+                "path": "/",
+                "method": "POST",
+                "expected_statuses": [{"start": "200", "end": "300"}],
+                "retriable_statuses": [{"start": "500", "end": "600"}],
+                "send": {"text": "7b7d"},
+                "receive": [{"text": "6f6b"}],
+                "response_buffer_size": "64",
+            },
+            "interval": "5s",
+            "timeout": "1s",
+            "healthy_threshold": 2,
+            "unhealthy_threshold": 3,
+            "initial_jitter": "0.500s",
+            "interval_jitter": "0.250s",
+            "interval_jitter_percent": 10,
+            "unhealthy_interval": "3s",
+            "unhealthy_edge_interval": "2s",
+            "healthy_edge_interval": "1s",
+            "no_traffic_interval": "30s",
+            "no_traffic_healthy_interval": "45s",
+            "reuse_connection": False,
+        }
+    ]
+
+
+def test_checks_over_tcp_and_grpc_are_sent_as_well() -> None:
+    tcp = HealthCheck(tcp=TcpHealthCheck(send=Payload.of(b"PING"), receive=(Payload.of(b"PONG"),)))
+    (made,) = envoy(health_check=tcp)["health_checks"]
+    assert made["tcp_health_check"] == {"send": {"text": "50494e47"}, "receive": [{"text": "504f4e47"}]}
+    (made,) = envoy(health_check=HealthCheck(grpc=GrpcHealthCheck(service_name="shop.Cart", watch=True)))[
+        "health_checks"
+    ]
+    assert made["grpc_health_check"] == {"service_name": "shop.Cart"}
 
 
 def test_an_api_listener_takes_its_routes_by_name_and_ends_in_the_router() -> None:

@@ -1,0 +1,263 @@
+"""`HealthChecker` and a `Cluster`, against backends that fail, recover, come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from lbcore import Availability, Cluster, Endpoint
+from lbcore.health import Cause, HealthChecker, HttpCheck, Outcome, TcpCheck
+from lbcore.health.checks import Checks, Timing
+from lbcore.health.pace import Pace
+from tests.harness.unreliable import Mood, UnreliableBackends
+
+LIMIT = 10.0  # seconds, for what is to happen
+QUICK = {"interval": 0.02, "timeout": 0.3}
+
+Outcomes = dict[str, Outcome]
+
+
+class TellingProbe:
+    """A probe that finds what the test says; counts checks and how many ran at once."""
+
+    def __init__(self) -> None:
+        self.outcomes: Outcomes = {}
+        self.hanging: set[str] = set()
+        self.checks = 0
+        self.closed: list[str] = []
+
+    async def check(self, endpoint: Endpoint) -> Outcome:
+        self.checks += 1
+        if endpoint.address in self.hanging:
+            await asyncio.sleep(60)
+        return self.outcomes.get(endpoint.address, Outcome())
+
+    async def watch(self, endpoint: Endpoint, wake: Callable[[], None]) -> None:
+        """Never wakes."""
+
+    async def forget(self, endpoint: Endpoint) -> None:
+        self.closed.append(endpoint.address)
+
+    async def close(self) -> None:
+        self.closed.append("all")
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    deadline = asyncio.get_running_loop().time() + LIMIT
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, what
+        await asyncio.sleep(0.005)
+
+
+def availability(cluster: Cluster) -> dict[str, Availability]:
+    return {each.endpoint.address: each.availability for each in cluster.stats().endpoints}
+
+
+@pytest_asyncio.fixture
+async def backends() -> AsyncIterator[UnreliableBackends]:
+    async with UnreliableBackends(3) as three:
+        yield three
+
+
+def fleet(*addresses: str, **settings: float) -> Cluster:
+    return Cluster("web", map(Endpoint, addresses), **settings)  # type: ignore[arg-type]
+
+
+A, B = "10.0.0.1:80", "10.0.0.2:80"
+
+
+@pytest.mark.parametrize(
+    ("mood", "thresholds"), [(Mood.FAILS, 3), (Mood.HANGS, 1), (Mood.RESETS, 2), (Mood.GARBAGE, 2)]
+)
+async def test_a_backend_that_fails_is_out_and_back_when_it_recovers(
+    backends: UnreliableBackends, mood: Mood, thresholds: int
+) -> None:
+    one, two, three = backends.addresses
+    cluster = fleet(one, two, three)
+    check = HttpCheck(healthy_threshold=2, unhealthy_threshold=thresholds, interval=0.02, timeout=0.2)
+    async with HealthChecker(cluster, check) as checker:
+        assert set(availability(cluster).values()) == {Availability.HEALTHY}
+        backends.become(two, mood)
+        await until(lambda: availability(cluster)[two] is Availability.UNAVAILABLE, "out")
+        assert {cluster.pick().address for _ in range(20)} == {one, three}
+        backends.become(two, Mood.ANSWERS)
+        await until(lambda: availability(cluster)[two] is Availability.HEALTHY, "back")
+        assert checker.counts.transitions["healthy", "passed"] == 4
+        assert checker.counts.attempt >= checker.counts.success + sum(checker.counts.failures.values())
+
+
+async def test_degraded_backends_are_used_last(backends: UnreliableBackends) -> None:
+    one, two, three = backends.addresses
+    cluster = fleet(one, two, three, overprovisioning_factor=1000)
+    backends.become(two, Mood.DEGRADED)
+    async with HealthChecker(cluster, HttpCheck(**QUICK)):
+        assert availability(cluster)[two] is Availability.DEGRADED
+        assert two not in {cluster.pick().address for _ in range(20)}
+        backends.become(two, Mood.ANSWERS)
+        await until(lambda: availability(cluster)[two] is Availability.HEALTHY, "no longer degraded")
+
+
+async def test_one_that_leaves_does_not_count_in_the_denominator(backends: UnreliableBackends) -> None:
+    cluster = fleet(*backends.addresses)
+    backends.become(backends.addresses[0], Mood.LEAVES)
+    async with HealthChecker(cluster, HttpCheck(**QUICK)):
+        (priority,) = cluster.stats().priorities
+        assert (priority.total, priority.healthy, priority.excluded) == (3, 2, 1)
+
+
+async def test_what_joins_is_out_until_it_has_passed() -> None:
+    probe = TellingProbe()
+    cluster = fleet(A, panic_threshold=0)
+    async with HealthChecker(cluster, TcpCheck(), probe=probe, window=0.0):
+        probe.hanging.add(B)
+        cluster.update(map(Endpoint, [A, B]))
+        await until(lambda: availability(cluster)[B] is Availability.UNAVAILABLE, "held out")
+        assert availability(cluster)[A] is Availability.HEALTHY
+
+
+async def test_what_leaves_is_checked_no_more() -> None:
+    probe = TellingProbe()
+    cluster = fleet(A, B)
+    async with HealthChecker(cluster, TcpCheck(interval=0.01), probe=probe):
+        cluster.update([Endpoint(A)])
+        await until(lambda: probe.closed == [B], "its connection closed")
+
+
+async def test_closing_takes_back_what_was_found_and_leaves_no_task() -> None:
+    probe = TellingProbe()
+    probe.outcomes[A] = Outcome(Cause.ACTIVE)
+    cluster = fleet(A, B)
+    before = asyncio.all_tasks()
+    async with HealthChecker(cluster, TcpCheck(), probe=probe):
+        assert availability(cluster)[A] is Availability.UNAVAILABLE
+    assert set(availability(cluster).values()) == {Availability.HEALTHY}
+    assert asyncio.all_tasks() == before
+    assert probe.closed[-1] == "all"
+
+
+async def test_hosts_that_hang_delay_no_other() -> None:
+    probe = TellingProbe()
+    addresses = [f"10.0.{n // 250}.{n % 250 + 1}:80" for n in range(300)]
+    probe.hanging.update(addresses[:200])
+    cluster = fleet(*addresses)
+    checker = HealthChecker(cluster, TcpCheck(interval=0.05), probe=probe, max_concurrent=10)
+    starting = asyncio.ensure_future(checker.start())
+    await until(lambda: checker.counts.success >= 400, "four rounds of the hundred that answer")
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await checker.close()
+
+
+async def test_a_probe_that_raises_fails_its_endpoint_alone() -> None:
+    class Raising(TellingProbe):
+        async def check(self, endpoint: Endpoint) -> Outcome:
+            if endpoint.address == A:
+                raise RuntimeError("no such protocol")
+            return Outcome()
+
+    cluster = fleet(A, B)
+    async with HealthChecker(cluster, TcpCheck(), probe=Raising()):
+        assert availability(cluster) == {A: Availability.UNAVAILABLE, B: Availability.HEALTHY}
+
+
+async def test_a_flapping_endpoint_changes_the_cluster_once_a_window() -> None:
+    class Flapping(TellingProbe):
+        async def check(self, endpoint: Endpoint) -> Outcome:  # noqa: ARG002
+            self.checks += 1
+            return Outcome(Cause.ACTIVE) if self.checks % 2 else Outcome()
+
+    changes: list[int] = []
+
+    class Counted(Cluster):
+        def apply_checks(self, found: object) -> None:
+            changes.append(1)
+            super().apply_checks(found)  # type: ignore[arg-type]
+
+    probe, cluster = Flapping(), Counted("web", [Endpoint(A)])
+    check = TcpCheck(interval=0.001, healthy_threshold=1, unhealthy_threshold=1)
+    async with HealthChecker(cluster, check, probe=probe, window=0.5):
+        started = asyncio.get_running_loop().time()
+        await until(lambda: probe.checks >= 200, "two hundred changes")
+        windows = (asyncio.get_running_loop().time() - started) / 0.5
+        assert len(changes) <= windows + 2
+
+
+async def test_without_traffic_the_no_traffic_interval_holds() -> None:
+    probe = TellingProbe()
+    traffic: list[int] = []
+    check = TcpCheck(interval=0.001, no_traffic_interval=0.5)
+    async with HealthChecker(fleet(A), check, probe=probe, has_traffic=lambda: bool(traffic)):
+        await asyncio.sleep(0.1)
+        assert probe.checks == 1
+        traffic.append(1)
+        await until(lambda: probe.checks >= 5, "checks at the usual interval")
+
+
+async def test_equal_seeds_check_at_equal_times() -> None:
+    """The times themselves would need a still machine; the intervals that are asked for do not."""
+
+    async def intervals(seed: int) -> list[float]:
+        asked: list[float] = []
+
+        async def sleep(_: asyncio.Event, seconds: float) -> None:
+            asked.append(seconds)
+            await asyncio.sleep(0 if len(asked) < 20 else 60)
+
+        timing = Timing(draw=random.Random(seed).randrange, sleep=sleep)
+        check = TcpCheck(interval=1.0, initial_jitter=1.0, interval_jitter_percent=50)
+        checks = Checks("web", check, TellingProbe(), lambda *_: None, Pace(), timing)
+        checks.follow([Endpoint(A)])
+        await until(lambda: len(asked) >= 20, "twenty intervals")
+        await checks.close()
+        return asked
+
+    first = await intervals(1)
+    assert first == await intervals(1)
+    assert first != await intervals(2)
+    assert first[0] < 1.0
+    assert all(1.0 <= each < 1.5 for each in first[1:])
+
+
+async def test_every_change_of_state_is_a_line_in_the_event_log(backends: UnreliableBackends, tmp_path: Path) -> None:
+    address = backends.addresses[0]
+    cluster = fleet(address)
+    log = tmp_path / "events.jsonl"
+    check = HttpCheck(event_log_path=str(log), healthy_threshold=1, **QUICK)
+    async with HealthChecker(cluster, check):
+        backends.become(address, Mood.FAILS)
+        await until(lambda: availability(cluster)[address] is Availability.UNAVAILABLE, "out")
+        backends.become(address, Mood.DEGRADED)
+        await until(lambda: availability(cluster)[address] is Availability.DEGRADED, "degraded")
+        backends.become(address, Mood.ANSWERS)
+        await until(lambda: availability(cluster)[address] is Availability.HEALTHY, "back")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    host, _, port = address.rpartition(":")
+    for event in events:
+        assert event["health_checker_type"] == "HTTP"
+        assert event["cluster_name"] == "web"
+        assert event["host"] == {"socket_address": {"address": host, "port_value": int(port)}}
+    assert [(set(event) & EVENTS).pop() for event in events] == [
+        "add_healthy_event",
+        "eject_unhealthy_event",
+        "add_healthy_event",
+        "degraded_healthy_host",
+        "no_longer_degraded_host",
+    ]
+    assert events[0]["add_healthy_event"] == {"first_check": True}
+    assert events[1]["eject_unhealthy_event"] == {"failure_type": "ACTIVE"}
+    assert events[1]["reason"] == "status 503"
+
+
+EVENTS = {"add_healthy_event", "eject_unhealthy_event", "degraded_healthy_host", "no_longer_degraded_host"}
+
+
+async def test_a_log_that_cannot_be_written_stops_no_check(backends: UnreliableBackends, tmp_path: Path) -> None:
+    cluster = fleet(*backends.addresses)
+    async with HealthChecker(cluster, HttpCheck(event_log_path=str(tmp_path / "none" / "events"), **QUICK)) as checker:
+        await until(lambda: checker.counts.success >= 6, "checks")

@@ -10,7 +10,7 @@ from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvaila
 from lbcore.explanation import Candidate, Explanation
 from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, LoadReport, Locality
-from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.request_hash import (
     Cookie,
     FilterState,
@@ -52,6 +52,7 @@ __all__ = [
     "Maglev",
     "NoEndpointAvailable",
     "OutlierDetection",
+    "PeakEwma",
     "Policy",
     "PriorityStats",
     "QueryParameter",

@@ -15,12 +15,17 @@ cdef struct Outcome:
     int status                      # HTTP; 0 where none was given: a failure without one is of local origin
     int64_t now                     # ns of the cluster's clock; 0 where nobody of the cluster asks for the time
     int64_t latency                 # ns; -1 where neither given nor measured
+    int64_t met                     # requests that its endpoint was thought to hold when it was sent; -1: not known
     const Load* load                # NULL without a report
 
 cdef struct Slot
 
-# Told of every request that has ended, under the GIL, while the request still counts as in flight.
+# Told of every request that has ended, under the GIL, while the request still counts as in flight. `observe_load` also
+# hears of requests that nobody ended (leases dropped): the outcome is then NULL.
 ctypedef void (*ObserveFunction)(Slot*, const Outcome*) noexcept
+
+# What a load-aware policy has learned of all endpoints together, and does when a request is sent: private to the core.
+cdef struct Fleet
 
 # All requests of one cluster and its views. Counts are read and written under the GIL.
 cdef struct Totals:
@@ -28,6 +33,7 @@ cdef struct Totals:
     int64_t refs
     ObserveFunction observe_load    # the policy's; NULL where it learns nothing
     ObserveFunction observe_health  # outlier detection's; NULL without
+    Fleet* fleet                    # owned; NULL where the policy learns nothing
 
 # What lbcore keeps of one endpoint between updates. The first cache line is what picking and finishing touch.
 cdef struct Slot:
@@ -36,16 +42,20 @@ cdef struct Slot:
     uint64_t successes
     uint64_t failures
     Totals* totals
-    int64_t available_since         # ns of the cluster's clock: joined, or passed its active check again
     int32_t refs                    # owners: the cluster, snapshots, leases
     uint32_t flags
+    double estimate                 # what a load-aware policy has learned: ns of a request (PeakEwma)
+    int64_t estimated_at            # ns of the cluster's clock: the last sample; 0 before the first
+    # the second line
+    int64_t available_since         # ns of the cluster's clock: joined, or passed its active check again
     double latency_total            # seconds, over latency_count requests
     uint64_t latency_count
 
-# What one pick takes from outside: random state and, where an endpoint is in slow start, the time.
+# What one pick takes from outside: random state and, where an endpoint is in slow start or the policy asks, the time.
 cdef struct Draw:
     uint64_t random
-    int64_t now                     # ns; set only while an endpoint is in slow start
+    int64_t now                     # ns
+    int64_t met                     # what the endpoint was thought to hold that the last request was sent to; -1: unknown
     uint32_t cursor                 # of a schedule, in a batch that has reserved its part of it
 
 cdef enum KeyHashing:
@@ -66,6 +76,7 @@ cdef class Lease:
     cdef readonly object endpoint
     cdef Balancer balancer
     cdef int64_t started            # ns of the balancer's clock; -1 where nobody asks for latencies
+    cdef int64_t met                # as of Outcome
 
 
 # Time that stands still until it is told to go on: a clock for simulations and tests, read without a Python call.
@@ -74,7 +85,8 @@ cdef class VirtualClock:
 
 
 cdef class Balancer:
-    cdef Selector* direct           # where every pick goes, or NULL: through the stages
+    cdef Selector* direct           # where every pick goes, or NULL: through the stages, or by the clock
+    cdef Selector* clocked          # the same where picks need only the time, and it can be read natively
     cdef void** objects             # the snapshot's endpoints, borrowed
     cdef Slot** slots               # the snapshot's, borrowed
     cdef Draw draw
@@ -98,7 +110,8 @@ cdef class Balancer:
     # The same on a handle, whose thread alone may call it. -1 where the cluster has changed, or a pick goes through
     # priorities or localities: take the GIL and call `choose`. Positions are in the handle's `endpoints`.
     cdef int32_t choose_without_gil(self, uint64_t hash) noexcept nogil
-    # Counts a request as in flight at an endpoint chosen just now; the caller ends it with `end`, exactly once.
+    # Counts a request as in flight at an endpoint chosen just now; the caller ends it with `end`, exactly once. What the
+    # endpoint was thought to hold is then in `draw.met`, for the outcome.
     cdef Slot* begin(self, int32_t member) noexcept
     cdef void end(self, Slot* slot, bint ok) noexcept
     # The same, with all that is known of how it ended.

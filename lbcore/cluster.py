@@ -10,20 +10,20 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
 from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality
 from lbcore.picker import Picker
-from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.policy import Policy, RoundRobin
 from lbcore.settings import LocalityWeighted, ZoneAware
 from lbcore.subset import Subset, Subsets, SubsetTable
 from lbcore.validation import flag, number, refusal, text, whole
 
 __all__ = ["Cluster"]
 
-_POLICIES = (RoundRobin, Random, LeastRequest, RingHash, Maglev, Rendezvous, Jump)
+_POLICIES = get_args(Policy)
 
 
 class Cluster(Picker):

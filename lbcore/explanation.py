@@ -13,11 +13,18 @@ __all__ = ["Candidate", "Explanation"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An endpoint that the pick was made among, with its weight and requests in flight."""
+    """An endpoint that the pick was made among.
+
+    Fields:
+        weight, active: its weight and its requests in flight.
+        score: how loaded the policy thinks it, for its weight; the least is picked of those that it looks at.
+            None where the policy does not look at load.
+    """
 
     endpoint: Endpoint
     weight: int
     active: int
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,8 @@ class Explanation:
             shares = ", ".join(f"{place or '-'} {share:.2%}" for place, share in self.locality_shares.items())
             lines.append(f"localities: {shares}")
         shown = ", ".join(
-            f"{each.endpoint.address} (weight {each.weight}, {each.active} active)" for each in self.candidates[:8]
+            f"{each.endpoint.address} (weight {each.weight}, {each.active} active{_scored(each)})"
+            for each in self.candidates[:8]
         )
         more = f" and {len(self.candidates) - 8} more" if len(self.candidates) > 8 else ""
         lines.append(f"among {len(self.candidates)}: {shown}{more}")
@@ -76,3 +84,7 @@ class Explanation:
             lines.append(f"the key's order: {', '.join(each.address for each in self.probes)}")
         lines.append(f"winner {self.winner.address}" if self.winner else f"no winner: {self.reason}")
         return "\n".join(lines)
+
+
+def _scored(candidate: Candidate) -> str:
+    return "" if candidate.score is None else f", score {candidate.score:.4g}"

@@ -66,9 +66,7 @@ class Picker(Balancer):
             priority=found["priority"],
             degraded=bool(found["degraded"]),
             locality_shares=found["locality_shares"],
-            candidates=tuple(
-                Candidate(endpoints[member], weight, active) for member, weight, active in found["candidates"]
-            ),
+            candidates=tuple(Candidate(endpoints[member], *values) for member, *values in found["candidates"]),
             probes=tuple(endpoints[member] for member in found["probes"]),
             winner=None if winner is None else endpoints[winner],
             reason=self._why_none() if winner is None else "",

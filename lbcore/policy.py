@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from lbcore.errors import Mistake
 from lbcore.schema import Checked
 from lbcore.settings import SlowStart
-from lbcore.validation import UINT32_MAX, Number, Whole, refusal, whole
+from lbcore.validation import UINT32_MAX, Interval, Number, Whole, refusal, whole
 
-__all__ = ["Jump", "LeastRequest", "Maglev", "Policy", "Random", "Rendezvous", "RingHash", "RoundRobin"]
+__all__ = ["Jump", "LeastRequest", "Maglev", "PeakEwma", "Policy", "Random", "Rendezvous", "RingHash", "RoundRobin"]
 
 MAX_RING_SIZE = 8_388_608  # ring_hash.proto: both bounds are capped at 8M points
 MAX_TABLE_SIZE = 5_000_011  # maglev.proto: the largest prime it accepts
@@ -78,6 +78,36 @@ class LeastRequest(Checked):
     choice_count: Annotated[int, Whole(2, 100)] = 2
     selection_method: Literal["n_choices", "full_scan"] = "n_choices"
     active_request_bias: Annotated[float, Number(0.0)] = 1.0
+    slow_start: SlowStart | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeakEwma(Checked):
+    """The endpoint with the least latency x (requests in flight + 1), among a few sampled or among all.
+
+    An endpoint's latency is a moving average that a slow answer raises at once and quick ones lower over `decay_time`.
+    Use it through `acquire`: `Lease.done` measures the latency where it is not told. Choose it when endpoints differ in
+    speed and say nothing of their load; `Adaptive` does better wherever it can be used. A pick is O(choice_count), or
+    O(endpoints) for a full scan, and reads the clock.
+
+    Fields:
+        decay_time: seconds in which what was seen falls to 1/e of its weight.
+        default_rtt: seconds, taken for an idle endpoint of which no latency is known.
+        penalty_value: milliseconds, taken for one that has requests in flight and no latency known.
+        choice_count: distinct endpoints sampled, 2 to 100.
+        selection_method: `n_choices` samples, `full_scan` looks at all and breaks ties at random.
+        slow_start: ramp for endpoints that have just joined.
+
+    Raises `InvalidSetting`. Source: Finagle PeakEwma, Envoy contrib peak_ewma. In lbcore an estimate decays on read
+    only while its endpoint is idle, and takes at least ten times itself for it, and a failure never lowers it: so no
+    endpoint is stampeded when its estimate has decayed, or because it fails fast.
+    """
+
+    decay_time: Interval = 10.0
+    default_rtt: Interval = 0.01
+    penalty_value: Annotated[float, Number(0.0)] = 1_000_000.0
+    choice_count: Annotated[int, Whole(2, 100)] = 2
+    selection_method: Literal["n_choices", "full_scan"] = "n_choices"
     slow_start: SlowStart | None = None
 
 
@@ -166,7 +196,7 @@ class Jump(Checked):
     """
 
 
-Policy = RoundRobin | Random | LeastRequest | RingHash | Maglev | Rendezvous | Jump
+Policy = RoundRobin | Random | LeastRequest | PeakEwma | RingHash | Maglev | Rendezvous | Jump
 
 
 def is_prime(number: int) -> bool:

@@ -40,7 +40,7 @@ cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
             balancer.draw.now = now
             if snapshot.ramp_end and now >= snapshot.ramp_end:
                 snapshot.ramp_end = 0
-                balancer.direct = NULL if balancer.timed else snapshot.direct
+                set_direct_way(balancer)
             break
     if snapshot.direct != NULL:
         return snapshot.direct
@@ -55,12 +55,15 @@ cdef inline int renew(Balancer balancer) except -1:
     return 0
 
 
+cdef inline int64_t read_native_clock(Balancer balancer) noexcept:
+    """Nanoseconds; only where the clock is no Python callable."""
+    return monotonic_ns() if balancer.clock is None else (<VirtualClock>balancer.clock).now
+
+
 cdef int64_t read_clock(Balancer balancer) except? -1:
     """Nanoseconds."""
-    if balancer.clock is None:
-        return monotonic_ns()
-    if type(balancer.clock) is VirtualClock:
-        return (<VirtualClock>balancer.clock).now
+    if balancer.clock is None or type(balancer.clock) is VirtualClock:
+        return read_native_clock(balancer)
     return balancer.clock()
 
 
@@ -87,8 +90,15 @@ cdef void publish(Balancer balancer, Snapshot snapshot):
     balancer.snapshot = snapshot
     balancer.slots = snapshot.slots
     balancer.objects = tuple_items(snapshot.endpoints)
-    balancer.direct = NULL if snapshot.ramp_end or balancer.timed or balancer.stale else snapshot.direct
+    set_direct_way(balancer)
     del old
+
+
+cdef void set_direct_way(Balancer balancer):
+    cdef Snapshot snapshot = <Snapshot>balancer.snapshot
+    cdef bint native_clock = balancer.clock is None or type(balancer.clock) is VirtualClock
+    balancer.direct = NULL if snapshot.ramp_end or balancer.timed or balancer.stale else snapshot.direct
+    balancer.clocked = snapshot.direct if balancer.timed and native_clock and not balancer.stale else NULL
 
 
 cdef list priority_values(Snapshot snapshot):
@@ -109,7 +119,10 @@ cdef inline Lease lease_new(Balancer balancer, int32_t member):
     lease.slot = slot_begin(balancer.slots[member])
     lease.endpoint = <object>balancer.objects[member]
     lease.balancer = balancer
-    lease.started = balancer.draw.now if balancer.timed else -1
+    lease.started = -1
+    if lb_unlikely(balancer.timed):
+        lease.started = balancer.draw.now
+        lease.met = slot_sent(lease.slot, lease.started)
     return lease
 
 
@@ -211,10 +224,12 @@ cdef class Balancer:
         return selector.choose(selector, &self.draw, hash) if selector != NULL else NO_MEMBER
 
     cdef Slot* begin(self, int32_t member) noexcept:
-        return slot_begin(self.slots[member])
+        cdef Slot* slot = slot_begin(self.slots[member])
+        self.draw.met = slot_sent(slot, self.draw.now)
+        return slot
 
     cdef void end(self, Slot* slot, bint ok) noexcept:
-        cdef Outcome outcome = Outcome(ok=ok, status=0, now=0, latency=-1, load=NULL)
+        cdef Outcome outcome = Outcome(ok=ok, status=0, now=0, latency=-1, met=-1, load=NULL)
         slot_finish(slot, &outcome)
 
     cdef void end_with(self, Slot* slot, const Outcome* outcome) noexcept:
@@ -225,6 +240,8 @@ cdef class Balancer:
     def _set_up(self, policy, settings, seed, clock):
         """Settings that hold for the cluster's life. `settings` is a `_core`-independent mapping built by Cluster."""
         policy_read(&self.settings.policy, type(policy).__name__, policy)
+        policy_learn(&self.settings.policy, self.totals)
+        self.timed = self.totals.fleet != NULL
         self.hashing = NO_KEYS
         if self.settings.policy.hashes:
             self.hashing = MD5_KEYS if self.settings.policy.ketama else XXH64_KEYS
@@ -258,8 +275,7 @@ cdef class Balancer:
             if owner is None:
                 owner = self.departed.get(endpoint.address) or own_slot(self.totals, now)
                 # Whoever joins, or joins again, starts anew in all but its counts.
-                owner.slot.available_since = now
-                owner.slot.flags = 0
+                slot_reset(owner.slot, now)
             owners[endpoint.address] = owner
             in_order.append(owner)
         departed = {
@@ -306,6 +322,7 @@ cdef class Balancer:
 
     def _become_stale(self):
         store_pointer(<void**>&self.direct, NULL)   # its owner may be picking without the GIL
+        self.clocked = NULL
         self.changes = self.changes + 1 or 1
         self.stale = self.changes
 

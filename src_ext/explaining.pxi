@@ -40,7 +40,10 @@ cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
             return None
         if selector != NULL:
             found["candidates"] = [
-                (selector.members[i], selector.weights[i], selector.slots[i].active)
+                (
+                    selector.members[i], selector.weights[i], selector.slots[i].active,
+                    selector.score(selector, i, balancer.draw.now) if selector.score != NULL else None,
+                )
                 for i in range(selector.count)
                 if selector_may_use(selector, i)
             ]

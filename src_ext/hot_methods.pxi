@@ -51,8 +51,15 @@ cdef object acquire_entry(PyObject* self, PyObject** arguments, Py_ssize_t count
 
 
 cdef int32_t entry_choose(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names) except -2:
-    """A member for a call with one key of text; NO_MEMBER where the call is for the method in full."""
+    """A member for a call with one key of text, or without one but by the clock; NO_MEMBER where the method in full is to
+    be called."""
     cdef Selector* selector = (<Balancer>self).direct
+    if count == 0 and names == NULL:
+        selector = (<Balancer>self).clocked
+        if selector == NULL:
+            return NO_MEMBER
+        (<Balancer>self).draw.now = read_native_clock(<Balancer>self)
+        return selector.choose(selector, &(<Balancer>self).draw, 0)
     if count != 1 or names != NULL or selector == NULL or (<Balancer>self).hashing == MD5_KEYS:
         return NO_MEMBER
     if not (type(<object>arguments[0]) is str):
@@ -61,7 +68,12 @@ cdef int32_t entry_choose(PyObject* self, PyObject** arguments, Py_ssize_t count
 
 
 cdef object done_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
-    if lb_likely(count == 0 and names == NULL and (<Lease>self).slot != NULL and not slot_observed((<Lease>self).slot)):
+    cdef Outcome outcome
+    if lb_likely(count == 0 and names == NULL and (<Lease>self).slot != NULL):
+        if lb_unlikely(slot_observed((<Lease>self).slot)):
+            outcome = Outcome(ok=True, status=0, now=0, latency=-1, met=(<Lease>self).met, load=NULL)
+            lease_finish(<Lease>self, &outcome)
+            return None
         (<Lease>self).slot.successes += 1
         lease_end(<Lease>self)
         return None

@@ -24,8 +24,10 @@ cdef class Lease:
         raise TypeError("a Lease comes from Cluster.acquire()")
 
     def __dealloc__(self):
-        if lb_unlikely(self.slot != NULL):
-            lease_end(self)
+        cdef Slot* slot = self.slot
+        if lb_unlikely(slot != NULL):
+            self.slot = NULL
+            slot_abandon(slot)
 
     def done(self, ok=True, *, status=None, latency=None, load=None):
         """Ends the request; later calls do nothing.
@@ -43,7 +45,7 @@ cdef class Lease:
         cdef Load report
         if lb_unlikely(self.slot == NULL):
             return
-        outcome = Outcome(ok=bool(ok), status=0, now=0, latency=-1, load=NULL)
+        outcome = Outcome(ok=bool(ok), status=0, now=0, latency=-1, met=self.met, load=NULL)
         if status is not None:
             outcome.status = http_status(status)
             outcome.ok = outcome.ok and outcome.status < 500
@@ -60,7 +62,7 @@ cdef class Lease:
     def __exit__(self, kind, error, traceback):
         cdef Outcome outcome
         if lb_likely(self.slot != NULL):
-            outcome = Outcome(ok=kind is None, status=0, now=0, latency=-1, load=NULL)
+            outcome = Outcome(ok=kind is None, status=0, now=0, latency=-1, met=self.met, load=NULL)
             lease_finish(self, &outcome)
         return False
 

@@ -21,8 +21,10 @@ cdef Selector* least_request_new(
     selector.bias = bias
     selector.ramp = ramp[0]
     selector.base.choose_many = choose_one_by_one
+    selector.base.score = least_request_score
+    selector.base.scans = full_scan
     if full_scan:
-        selector.base.choose = least_request_scan_scored if scored else least_request_scan
+        selector.base.choose = scan_by_score if scored else least_request_scan
     elif scored:
         selector.base.choose = least_request_sample_scored
     else:
@@ -49,10 +51,11 @@ cdef int32_t least_request_sample(Selector* base, Draw* draw, uint64_t hash) noe
     return <int32_t>base.members[best]
 
 
-cdef inline double least_request_score(LeastRequestSelector* selector, uint32_t position, int64_t now) noexcept nogil:
-    cdef Slot* slot = selector.base.slots[position]
+cdef double least_request_score(Selector* base, uint32_t position, int64_t now) noexcept nogil:
+    cdef LeastRequestSelector* selector = <LeastRequestSelector*>base
+    cdef Slot* slot = base.slots[position]
     cdef double load = <double>(slot.active + 1)
-    cdef double weight = <double>selector.base.weights[position]
+    cdef double weight = <double>base.weights[position]
     if selector.bias != 1.0:
         load = pow(load, selector.bias)
     if selector.ramp.window:
@@ -61,14 +64,13 @@ cdef inline double least_request_score(LeastRequestSelector* selector, uint32_t 
 
 
 cdef int32_t least_request_sample_scored(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
-    cdef LeastRequestSelector* selector = <LeastRequestSelector*>base
     cdef uint32_t best = <uint32_t>lb_multiply_high(random_bits(&draw.random), base.count)
-    cdef double best_score = least_request_score(selector, best, draw.now)
+    cdef double best_score = least_request_score(base, best, draw.now)
     cdef uint32_t i, candidate
     cdef double score
-    for i in range(1, selector.choice_count):
+    for i in range(1, (<LeastRequestSelector*>base).choice_count):
         candidate = <uint32_t>lb_multiply_high(random_bits(&draw.random), base.count)
-        score = least_request_score(selector, candidate, draw.now)
+        score = least_request_score(base, candidate, draw.now)
         if score < best_score:
             best = candidate
             best_score = score
@@ -88,26 +90,6 @@ cdef int32_t least_request_scan(Selector* base, Draw* draw, uint64_t hash) noexc
             least = active
             ties = 1
         elif active == least:
-            ties += 1
-            if lb_multiply_high(random_bits(&draw.random), ties) == 0:
-                best = i
-    return <int32_t>base.members[best]
-
-
-cdef int32_t least_request_scan_scored(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
-    cdef LeastRequestSelector* selector = <LeastRequestSelector*>base
-    cdef uint32_t best = 0
-    cdef double least = least_request_score(selector, 0, draw.now)
-    cdef uint32_t ties = 1
-    cdef uint32_t i
-    cdef double score
-    for i in range(1, base.count):
-        score = least_request_score(selector, i, draw.now)
-        if score < least:
-            best = i
-            least = score
-            ties = 1
-        elif score == least:
             ties += 1
             if lb_multiply_high(random_bits(&draw.random), ties) == 0:
                 best = i

@@ -1,10 +1,11 @@
-# A policy's settings as the core reads them, and the one place where a policy becomes a selector. A new policy is a file
-# with its selector, and a line in each of the two functions here.
+# A policy's settings as the core reads them. A new policy is a file with its selector, and a line here and in each
+# function of policy_making.pxi.
 
 cdef enum PolicyKind:
     ROUND_ROBIN
     RANDOM
     LEAST_REQUEST
+    PEAK_EWMA
     RING_HASH
     MAGLEV
     RENDEZVOUS
@@ -17,6 +18,9 @@ cdef struct PolicySettings:
     uint32_t choice_count
     bint full_scan
     double active_request_bias
+    double decay_time       # ns
+    double default_rtt      # ns
+    double penalty          # ns
     uint64_t minimum_ring_size
     uint64_t maximum_ring_size
     bint murmur
@@ -39,6 +43,13 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
         settings.choice_count = policy.choice_count
         settings.full_scan = policy.selection_method == "full_scan"
         settings.active_request_bias = policy.active_request_bias
+    elif name == "PeakEwma":
+        settings.kind = PEAK_EWMA
+        settings.choice_count = policy.choice_count
+        settings.full_scan = policy.selection_method == "full_scan"
+        settings.decay_time = policy.decay_time * 1e9
+        settings.default_rtt = policy.default_rtt * 1e9
+        settings.penalty = policy.penalty_value * 1e6
     elif name == "RingHash":
         settings.kind = RING_HASH
         settings.minimum_ring_size = policy.minimum_ring_size
@@ -64,34 +75,3 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
         settings.ramp.window = <int64_t>(slow_start.slow_start_window * 1e9)
         settings.ramp.exponent = 1.0 / slow_start.aggression
         settings.ramp.smallest = slow_start.min_weight_percent / 100.0
-
-
-cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint64_t* random, Selector* before) noexcept nogil:
-    """The selector of a group that is not empty; it takes the group's arrays over. NULL without memory."""
-    cdef Selector* selector = NULL
-    cdef double* shares
-    if settings.kind == ROUND_ROBIN:
-        selector = round_robin_new(group, &settings.ramp, random, before)
-    elif settings.kind == RANDOM:
-        selector = random_new(group)
-    elif settings.kind == LEAST_REQUEST:
-        selector = least_request_new(
-            group, settings.choice_count, settings.full_scan, settings.active_request_bias, &settings.ramp
-        )
-    elif settings.kind == RING_HASH and settings.ketama:
-        selector = ketama_new(group)
-    elif settings.kind == RING_HASH:
-        selector = ring_new(
-            group, settings.minimum_ring_size, settings.maximum_ring_size, settings.murmur, bounded_load_inner(before)
-        )
-    elif settings.kind == MAGLEV:
-        selector = maglev_new(group, settings.table_size)
-    elif settings.kind == RENDEZVOUS:
-        selector = rendezvous_new(group)
-    elif settings.kind == JUMP:
-        selector = jump_new(group)
-    if selector != NULL and settings.hash_balance_factor:
-        shares = group.shares
-        group.shares = NULL
-        selector = bounded_load_new(selector, shares, settings.hash_balance_factor, settings.kind == RENDEZVOUS)
-    return selector

@@ -40,7 +40,7 @@ cdef list rank_members(Balancer balancer, uint64_t hash, Py_ssize_t wanted, set 
         if selector.attempt != NULL:
             if ranking.take(selector.attempt(selector, hash, attempt)):
                 return ranking.members
-        elif ranking.members:
+        elif ranking.members or selector.scans:
             break
         # Nothing but excluded endpoints so far: a pick by weight or load is simply made again, as Envoy's retries do.
         elif ranking.take(selector.choose(selector, &balancer.draw, hash)):
@@ -80,11 +80,17 @@ cdef int32_t choose_excluding(Balancer balancer, uint64_t hash, object exclude) 
             return <int32_t>members[0] if members else NO_MEMBER
 
 
+cdef inline double load_at(Balancer balancer, Selector* selector, uint32_t position) noexcept:
+    if selector.score != NULL:
+        return selector.score(selector, position, balancer.draw.now)
+    return selector.slots[position].active / <double>selector.weights[position]
+
+
 cdef int rank_the_rest(Balancer balancer, Snapshot snapshot, Selector* selector, Ranking ranking) except -1:
-    """The group's other members by load, idle ones in random order; then all that are usable, by priority and health."""
+    """The group's other members by load, equals in random order; then all that are usable, by priority and health."""
     cdef uint32_t i
     rest = [
-        (selector.slots[i].active / <double>selector.weights[i], random_bits(&balancer.draw.random), selector.members[i])
+        (load_at(balancer, selector, i), random_bits(&balancer.draw.random), selector.members[i])
         for i in range(selector.count)
         if selector_may_use(selector, i)
     ]

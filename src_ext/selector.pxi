@@ -20,6 +20,8 @@ ctypedef void (*ChooseManyFunction)(Selector*, Draw*, const uint64_t*, int32_t*,
 ctypedef void (*ReserveFunction)(Selector*, Draw*, Draw*, Py_ssize_t) noexcept nogil
 # Member number `attempt` in a key's own order; 0 is what choose returns.
 ctypedef int32_t (*AttemptFunction)(Selector*, uint64_t, uint32_t) noexcept nogil
+# How loaded the endpoint at a position of the group is at a time (ns), in the policy's own unit: the least is picked.
+ctypedef double (*ScoreFunction)(Selector*, uint32_t, int64_t) noexcept nogil
 ctypedef void (*FreeFunction)(Selector*) noexcept nogil
 
 cdef struct Selector:
@@ -27,6 +29,8 @@ cdef struct Selector:
     ChooseManyFunction choose_many
     ReserveFunction reserve     # NULL where a batch must keep the GIL, because it reads counts that others write
     AttemptFunction attempt     # NULL for policies that do not hash
+    ScoreFunction score         # NULL for policies that do not look at load
+    bint scans                  # the least score of all is picked: a second pick would only be the first again
     FreeFunction free
     uint32_t count              # endpoints in the group
     uint32_t* members           # in the group's order; owned
@@ -132,3 +136,23 @@ cdef void choose_one_by_one(
     cdef Py_ssize_t i
     for i in range(count):
         out[i] = selector.choose(selector, draw, hashes[i] if hashes != NULL else 0)
+
+
+cdef int32_t scan_by_score(Selector* selector, Draw* draw, uint64_t hash) noexcept nogil:
+    """The least score of all; ties are broken evenly at random (reservoir sampling)."""
+    cdef uint32_t best = 0
+    cdef double least = selector.score(selector, 0, draw.now)
+    cdef uint32_t ties = 1
+    cdef uint32_t i
+    cdef double score
+    for i in range(1, selector.count):
+        score = selector.score(selector, i, draw.now)
+        if score < least:
+            best = i
+            least = score
+            ties = 1
+        elif score == least:
+            ties += 1
+            if lb_multiply_high(random_bits(&draw.random), ties) == 0:
+                best = i
+    return <int32_t>selector.members[best]

@@ -7,6 +7,12 @@
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+ctypedef int64_t (*SentFunction)(Slot*, int64_t) noexcept
+
+# What a load-aware policy has learned of all endpoints together; each policy's struct begins with one.
+cdef struct Fleet:
+    SentFunction sent       # told of a request counted in; NULL where nobody needs to be
+    void (*free)(Fleet*) noexcept nogil
 
 
 cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:
@@ -17,9 +23,17 @@ cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:
     cdef Slot* slot = <Slot*>memory
     slot.refs = 1
     slot.totals = totals
-    slot.available_since = now
+    slot_reset(slot, now)
     totals.refs += 1
     return slot
+
+
+cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
+    """Whoever joins, or joins again, starts anew in all but its counts."""
+    slot.flags = 0
+    slot.available_since = now
+    slot.estimate = 0.0
+    slot.estimated_at = 0
 
 
 cdef inline void slot_release(Slot* slot) noexcept:
@@ -38,10 +52,23 @@ cdef inline Slot* slot_begin(Slot* slot) noexcept:
     return slot
 
 
+cdef inline int64_t slot_sent(Slot* slot, int64_t now) noexcept:
+    """Tells a load-aware policy of a request just counted in; returns what the endpoint was thought to hold before it."""
+    cdef Fleet* fleet = slot.totals.fleet
+    return fleet.sent(slot, now) if fleet != NULL and fleet.sent != NULL else -1
+
+
 cdef inline void slot_end(Slot* slot) noexcept:
     slot.active -= 1
     slot.totals.active -= 1
     slot_release(slot)
+
+
+cdef inline void slot_abandon(Slot* slot) noexcept:
+    """Ends a request of which nobody says how it ended."""
+    if lb_unlikely(slot.totals.observe_load != NULL):
+        slot.totals.observe_load(slot, NULL)
+    slot_end(slot)
 
 
 cdef inline bint slot_observed(const Slot* slot) noexcept:
@@ -62,6 +89,10 @@ cdef inline void slot_finish(Slot* slot, const Outcome* outcome) noexcept:
     slot_end(slot)
 
 
+cdef void fleet_free(Fleet* fleet) noexcept nogil:
+    free(fleet)
+
+
 cdef Totals* totals_new() except NULL:
     cdef void* memory = NULL
     if posix_memalign(&memory, 64, sizeof(Totals)) != 0:
@@ -74,6 +105,8 @@ cdef Totals* totals_new() except NULL:
 cdef inline void totals_release(Totals* totals) noexcept:
     totals.refs -= 1
     if totals.refs == 0:
+        if totals.fleet != NULL:
+            totals.fleet.free(totals.fleet)
         free(totals)
 
 

@@ -23,7 +23,7 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
-from lbcore.policy import Jump, LeastRequest, Maglev, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import SlowStart
 from lbcore.xds.messages import duration, packed
 
@@ -58,6 +58,8 @@ def grpc_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadB
             nearest = [_grpc_ring(RingHash().minimum_ring_size, RingHash().maximum_ring_size)]
         case LeastRequest():
             nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
+        case PeakEwma():
+            nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
         case Random() | RoundRobin():
             nearest = []
     inner = [*nearest, round_robin_pb2.RoundRobin()]
@@ -84,6 +86,13 @@ def _envoy_message(policy: Policy, locality_weighted: bool) -> Message:
                 slow_start_config=_slow_start(policy.slow_start),
                 locality_lb_config=by_locality,
             )
+        case PeakEwma():
+            nearest_load = LeastRequest(
+                choice_count=policy.choice_count,
+                selection_method=policy.selection_method,
+                slow_start=policy.slow_start,
+            )
+            message = _envoy_message(nearest_load, locality_weighted)
         case RingHash():
             message = ring_hash_pb2.RingHash(
                 hash_function=_HASH_FUNCTIONS[policy.hash_function],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lbcore import Endpoint, Jump, LeastRequest, Maglev, Random, Rendezvous, RingHash, RoundRobin
+from lbcore import Endpoint, Jump, LeastRequest, Maglev, PeakEwma, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.policy import Policy
 
 FULL_SCAN = LeastRequest(selection_method="full_scan")
@@ -13,12 +13,20 @@ POLICIES: dict[str, Policy] = {
     "random": Random(),
     "least_request": LeastRequest(),
     "least_request_full_scan": FULL_SCAN,
+    "peak_ewma": PeakEwma(),
+    "peak_ewma_full_scan": PeakEwma(selection_method="full_scan"),
     "ring_hash": RingHash(),
     "maglev": Maglev(table_size=1021),
     "rendezvous": Rendezvous(),
     "jump": Jump(),
 }
 HASHING = ("ring_hash", "maglev", "rendezvous", "jump")
+BY_LOAD = (
+    "least_request",
+    "least_request_full_scan",
+    "peak_ewma",
+    "peak_ewma_full_scan",
+)  # a pick is no share of a weight
 NOT_HASHING = tuple(name for name in POLICIES if name not in HASHING)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lbcore import Cluster, Endpoint, Health, Locality, LocalityWeighted, NoEndpointAvailable
 from tests.core.chi_square import assert_follows
-from tests.core.fleets import NOT_HASHING, POLICIES, address
+from tests.core.fleets import BY_LOAD, NOT_HASHING, POLICIES, address
 from tests.core.random_layouts import LOCALITIES, counted, layout
 from tests.reference.distribution import Settings, distribution
 from tests.reference.hash_pick import HashPick
@@ -26,7 +26,7 @@ def cluster_of(endpoints: list[Endpoint], weights: dict[Locality, int], policy: 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=["1:2:7", "one zero", "one absent", "largest"])
 @pytest.mark.parametrize("number", range(200, 206))
 def test_shares_are_those_of_the_specification(policy: str, weights: dict[Locality, int], number: int) -> None:
-    weighted = not policy.startswith("least_request")
+    weighted = policy not in BY_LOAD
     endpoints = layout(number, priorities=2, weighted=weighted)
     cluster = cluster_of(endpoints, weights, policy)
     counts = counted(cluster.endpoints, cluster.pick_many(20_000).tolist())

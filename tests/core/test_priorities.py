@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lbcore import Cluster, Endpoint, NoEndpointAvailable
 from tests.core.chi_square import assert_follows
-from tests.core.fleets import NOT_HASHING, POLICIES, address
+from tests.core.fleets import BY_LOAD, NOT_HASHING, POLICIES, address
 from tests.core.layouts import in_states
 from tests.core.random_layouts import counted, layout
 from tests.reference.distribution import Settings, distribution
@@ -87,7 +87,7 @@ def test_every_key_goes_where_the_specification_says(number: int, threshold: flo
 @pytest.mark.parametrize("policy", NOT_HASHING)
 @pytest.mark.parametrize("number", range(100, 112))
 def test_shares_are_those_of_the_specification(policy: str, number: int) -> None:
-    weighted = not policy.startswith("least_request")
+    weighted = policy not in BY_LOAD
     endpoints = layout(number, weighted=weighted, localities=False)
     cluster = Cluster("levels", endpoints, policy=POLICIES[policy], seed=number)
     counts = counted(cluster.endpoints, cluster.pick_many(20_000).tolist())

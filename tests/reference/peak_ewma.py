@@ -1,0 +1,40 @@
+"""Peak EWMA in plain Python: one endpoint's estimate, and its score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+
+PROBATION = 10.0  # an estimate takes at least this many times itself to decay
+
+
+@dataclass
+class Node:
+    """Times in seconds."""
+
+    decay_time: float = 10.0
+    default_rtt: float = 0.01
+    penalty: float = 1000.0
+    active: int = 0
+    estimate: float = 0.0
+    at: float | None = None
+
+    def observe(self, latency: float, now: float, *, ok: bool = True) -> None:
+        if not ok and self.at is not None:
+            latency = max(latency, self.estimate)
+        if self.at is None or latency >= self.estimate:
+            self.estimate = latency
+        else:
+            kept = self._kept(now)
+            self.estimate = self.estimate * kept + latency * (1.0 - kept)
+        self.at = now
+
+    def score(self, now: float) -> float:
+        if self.at is None:
+            return self.penalty + self.active * 1e-9 if self.active else self.default_rtt
+        decay = self._kept(now) if self.active == 0 else 1.0
+        return self.estimate * decay * (self.active + 1)
+
+    def _kept(self, now: float) -> float:
+        assert self.at is not None
+        return exp(-(now - self.at) / max(self.decay_time, PROBATION * self.estimate))

@@ -10,6 +10,7 @@ cdef struct Attempt:
     int64_t resumed         # ns; since when a worker has been at it at one speed
     double work             # ns left at speed 1, when resumed
     Slot* slot              # the client's count of it; NULL once it has let go, and for the baselines
+    int64_t met             # requests that the client thought the server to have
     Load load               # of the server when it answered
     uint32_t request
     uint32_t client

@@ -102,7 +102,7 @@ cdef class Simulation:
         if self.attempts != NULL:
             for i in range(self.attempt_room):
                 if self.attempts[i].slot != NULL:
-                    slot_end(self.attempts[i].slot)
+                    slot_abandon(self.attempts[i].slot)
         if self.clients != NULL:
             for i in range(self.client_count):
                 free(self.clients[i].servers)
@@ -233,13 +233,14 @@ cdef class Simulation:
     cdef int send(self, uint32_t request, uint32_t client, uint64_t key, bint retry) except -1:
         """The client picks, and the request is on its way."""
         cdef Slot* slot = NULL
+        cdef int64_t met = -1
         cdef uint32_t server, index
         cdef Attempt* attempt
         cdef SimulatedServer* it
         if self.baseline != NO_BASELINE:
             server = self.choose_knowing()
         else:
-            server = self.choose_by_policy(client, key, &slot)
+            server = self.choose_by_policy(client, key, &slot, &met)
         self.records.tries_of[request] += 1
         if server == NOBODY:
             return self.finish(request, FAILED, NOBODY)
@@ -248,6 +249,7 @@ cdef class Simulation:
         attempt = &self.attempts[index]
         attempt.sent = self.clock.now
         attempt.slot = slot
+        attempt.met = met
         attempt.request = request
         attempt.client = client
         attempt.server = server
@@ -266,7 +268,7 @@ cdef class Simulation:
             self.happens_after(self.retry_timeout, TIMED_OUT, index)
         return 0
 
-    cdef uint32_t choose_by_policy(self, uint32_t client, uint64_t key, Slot** slot) except? 0:
+    cdef uint32_t choose_by_policy(self, uint32_t client, uint64_t key, Slot** slot, int64_t* met) except? 0:
         """Exactly what `acquire` does; NOBODY where it would raise NoEndpointAvailable."""
         cdef Balancer balancer = <Balancer>self.balancers[client]
         cdef int32_t member = choose_member(balancer, key if balancer.hashing else 0)
@@ -275,6 +277,7 @@ cdef class Simulation:
         if <uint32_t>member >= self.clients[client].count:
             raise RuntimeError(f"client {client}: its cluster has changed since set_client")
         slot[0] = balancer.begin(member)
+        met[0] = balancer.draw.met
         return self.clients[client].servers[member]
 
     cdef uint32_t choose_knowing(self) noexcept:
@@ -404,6 +407,7 @@ cdef class Simulation:
             outcome.status = status
             outcome.now = self.clock.now
             outcome.latency = self.clock.now - attempt.sent
+            outcome.met = attempt.met
             outcome.load = load
             slot_finish(slot, &outcome)
         return 0

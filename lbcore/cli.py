@@ -1,4 +1,4 @@
-"""The command line: `lbcore serve`, `check`, `pick`, `endpoints`, `simulate`.
+"""The command line: `lbcore serve`, `check`, `pick`, `endpoints`, `register`, `deregister`, `drain`, `simulate`.
 
 What each command needs is imported when it runs, so that `lbcore --help` is quick and a missing extra is told by name.
 Exit codes: 0 done; 1 it could not be done (nothing answers, no endpoint, the address is taken); 2 the input is wrong
@@ -32,7 +32,9 @@ _COLUMNS = ("SERVICE", "ENDPOINT", "WEIGHT", "LOCALITY", "PRIORITY", "HEALTH", "
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    before, after = _split(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(before)
+    arguments.command_line = after
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         code = run(arguments)
@@ -65,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("config", metavar="CONFIG.yaml", type=Path, help="followed: a changed file is taken at once")
     serve.add_argument("--grpc", metavar="HOST:PORT", default=DEFAULT_GRPC, help="xDS and picker (default %(default)s)")
     serve.add_argument("--admin", metavar="HOST:PORT", default=DEFAULT_ADMIN, help="HTTP (default %(default)s)")
+    serve.add_argument(
+        "--store",
+        metavar="STORE",
+        default="",
+        help="where registrations are kept: sqlite:PATH or memory (default NAME.registry.db beside CONFIG)",
+    )
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check", help="check a configuration file", description=_check.__doc__)
@@ -104,7 +112,32 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--requests", metavar="N", type=_count_of_requests, help="instead of the scenario's")
     simulate.set_defaults(run=_simulate)
 
-    for command in (pick, endpoints):
+    register = commands.add_parser(
+        "register",
+        help="announce a program while it runs",
+        usage="%(prog)s [options] SERVICE ADDRESS [-- COMMAND ...]",
+        description=_register.__doc__,
+    )
+    register.add_argument("service", metavar="SERVICE")
+    register.add_argument("address", metavar="ADDRESS", help="IP:PORT, [IPv6]:PORT or unix:/PATH")
+    register.add_argument("--weight", metavar="N", type=_count, default=1)
+    register.add_argument("--locality", metavar="REGION/ZONE/SUB_ZONE", default="")
+    register.add_argument("--priority", metavar="N", type=int, default=0)
+    register.add_argument("--metadata", metavar="KEY=VALUE", type=_pair, action="append", default=[])
+    register.add_argument("--ttl", metavar="SECONDS", type=float, default=15.0, help="gone so long after a crash")
+    register.add_argument("--drain-time", metavar="SECONDS", type=float, default=5.0, help="DRAINING before it is gone")
+    register.add_argument("--at-once", action="store_true", help="do not wait until ADDRESS accepts connections")
+    register.set_defaults(run=_register)
+
+    deregister = commands.add_parser("deregister", help="remove a registration", description=_deregister.__doc__)
+    drain = commands.add_parser("drain", help="take a registration out of rotation", description=_drain.__doc__)
+    drain.add_argument("--undo", action="store_true", help="back into rotation")
+    for command, run in ((deregister, _deregister), (drain, _drain)):
+        command.add_argument("service", metavar="SERVICE")
+        command.add_argument("address", metavar="ADDRESS")
+        command.set_defaults(run=run)
+
+    for command in (pick, endpoints, register, deregister, drain):
         command.add_argument("--server", metavar="HOST:PORT", default=DEFAULT_GRPC, help="default %(default)s")
     for command in (check, pick, endpoints, simulate):
         command.add_argument("--json", action="store_true", help="for scripts")
@@ -121,7 +154,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     grpc_binding = Binding.parse(arguments.grpc, "--grpc")
     admin_binding = Binding.parse(arguments.admin, "--admin")
-    return serve(arguments.config, grpc_binding, admin_binding)
+    return serve(arguments.config, grpc_binding, admin_binding, arguments.store)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -192,6 +225,52 @@ def _simulate(arguments: argparse.Namespace) -> int:
     with ProgressBar() as progress:
         report = run(scenario, policies=policies, seeds=arguments.seeds, progress=progress)
     print(json.dumps(report.as_json()) if arguments.json else report)
+    return 0
+
+
+def _register(arguments: argparse.Namespace) -> int:
+    """Runs a command, announces ADDRESS as an endpoint of SERVICE once it accepts connections, and withdraws it when
+    the command ends; without a command, until a signal. SIGTERM and SIGINT first drain the endpoint, then go on to the
+    command; a second one does not wait. Exits as the command does."""
+    _quiet_grpc()
+    _log_to_stderr()
+    from lbcore.client import Registration
+    from lbcore.client.wrapping import run_registered
+
+    registration = Registration(
+        arguments.service,
+        arguments.address,
+        weight=arguments.weight,
+        locality=arguments.locality,
+        priority=arguments.priority,
+        metadata=dict(arguments.metadata),
+        target=arguments.server,
+        ttl=arguments.ttl,
+        drain_time=arguments.drain_time,
+    )
+    return run_registered(registration, arguments.command_line, at_once=arguments.at_once)
+
+
+def _deregister(arguments: argparse.Namespace) -> int:
+    """Removes the registration of ADDRESS for SERVICE at once. An agent that still runs announces it again when it
+    connects anew: drain what shall stay out of rotation."""
+    _quiet_grpc()
+    from lbcore.address import canonical_address
+    from lbcore.client import RegistryClient
+
+    with RegistryClient(arguments.server) as client:
+        client.deregister(arguments.service, canonical_address(arguments.address))
+    return 0
+
+
+def _drain(arguments: argparse.Namespace) -> int:
+    """Has the registration of ADDRESS for SERVICE show as DRAINING, whatever its agent reports, until it ends."""
+    _quiet_grpc()
+    from lbcore.address import canonical_address
+    from lbcore.client import RegistryClient
+
+    with RegistryClient(arguments.server) as client:
+        client.drain(arguments.service, canonical_address(arguments.address), undo=arguments.undo)
     return 0
 
 
@@ -276,6 +355,22 @@ def _count(text: str, most: int = 1_000_000) -> int:
 
 def _count_of_requests(text: str) -> int:
     return _count(text, 100_000_000)
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of lbcore, and those after `--`: a command to run, where there is one."""
+    arguments = list(argv)
+    if arguments[:1] != ["register"] or "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected KEY=VALUE")
+    return key, value
 
 
 def _quiet_grpc() -> None:

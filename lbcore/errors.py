@@ -16,6 +16,8 @@ __all__ = [
     "RemoteFailure",
     "RequestTimedOut",
     "ServiceUnreachable",
+    "StoreFailed",
+    "UnknownLease",
     "UnknownService",
     "path_text",
 ]
@@ -93,6 +95,14 @@ class NoEndpointAvailable(LbError, LookupError):
 
 class UnknownService(LbError, LookupError):
     """The directory has no service of that name; the message names those with a near one."""
+
+
+class UnknownLease(LbError, LookupError):
+    """The registry has no such lease, or not any more: what was under it is to be announced anew."""
+
+
+class StoreFailed(LbError, OSError):
+    """The registry cannot keep what it was told, and the message says why: it is not done, and may be tried again."""
 
 
 class NotReady(LbError, RuntimeError):

@@ -28,11 +28,12 @@ LAYERS = (
     ("_core",),
     ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
-    ("membership",),
+    ("membership", "registration"),
     ("directory",),
     ("config",),
     ("service.proto",),
     ("service.wire",),  # messages to values and back, for the service and its clients
+    ("service.registry_wire",),
     ("health", "sources", "registry", "xds", "client", "resilience", "simulation", "integrations"),
     ("service",),
     ("cli",),

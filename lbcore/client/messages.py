@@ -17,11 +17,22 @@ from lbcore.errors import (
     RemoteFailure,
     RequestTimedOut,
     ServiceUnreachable,
+    StoreFailed,
+    UnknownLease,
     UnknownService,
 )
 from lbcore.model import Endpoint, LoadReport
 from lbcore.service.proto import picker_pb2 as pb
-from lbcore.service.wire import NO_ENDPOINT, NOT_READY, REASON, duration, endpoint_value, load_message
+from lbcore.service.wire import (
+    NO_ENDPOINT,
+    NOT_READY,
+    REASON,
+    STORE_FAILED,
+    UNKNOWN_LEASE,
+    duration,
+    endpoint_value,
+    load_message,
+)
 from lbcore.validation import number, text, whole
 
 __all__ = [
@@ -40,6 +51,13 @@ __all__ = [
 
 DEFAULT_TARGET = "127.0.0.1:18000"
 DEFAULT_TIMEOUT = 5.0  # seconds
+
+_REASONS: Mapping[str, type[LbError]] = {
+    NO_ENDPOINT: NoEndpointAvailable,
+    NOT_READY: NotReady,
+    STORE_FAILED: StoreFailed,
+    UNKNOWN_LEASE: UnknownLease,
+}
 
 Key: TypeAlias = "str | bytes | int | None"
 
@@ -134,19 +152,16 @@ def update_of(message: pb.WatchEndpointsResponse) -> EndpointsUpdate:
     return EndpointsUpdate(services_of(message.services), tuple(message.removed), dict(message.stale))
 
 
-def error_of(error: grpc.RpcError, target: str) -> LbError:
+def error_of(error: grpc.RpcError, target: str, service: str = "picker") -> LbError:
     """The documented error that a failed call stands for."""
     code, details = error.code(), error.details() or ""
+    trailing: Any = error.trailing_metadata() or ()
+    if kind := _REASONS.get(dict(trailing).get(REASON, "")):
+        return kind(details)
     if code is grpc.StatusCode.UNAVAILABLE:
-        trailing: Any = error.trailing_metadata() or ()
-        reason = dict(trailing).get(REASON)
-        if reason == NO_ENDPOINT:
-            return NoEndpointAvailable(details)
-        if reason == NOT_READY:
-            return NotReady(details)
-        return ServiceUnreachable(f"no picker service answers at {target}: {details}")
+        return ServiceUnreachable(f"no {service} service answers at {target}: {details}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return RequestTimedOut(f"the picker service at {target} did not answer in time")
+        return RequestTimedOut(f"the {service} service at {target} did not answer in time")
     kinds: dict[grpc.StatusCode, type[LbError]] = {
         grpc.StatusCode.INVALID_ARGUMENT: InvalidSetting,
         grpc.StatusCode.NOT_FOUND: UnknownService,
@@ -155,8 +170,8 @@ def error_of(error: grpc.RpcError, target: str) -> LbError:
     if code in kinds:
         return kinds[code](details)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return RemoteFailure(f"{target} speaks gRPC but is no picker service: {details}")
-    return RemoteFailure(f"the picker service at {target} failed: {code.name}: {details}")
+        return RemoteFailure(f"{target} speaks gRPC but is no {service} service: {details}")
+    return RemoteFailure(f"the {service} service at {target} failed: {code.name}: {details}")
 
 
 def _grpc_code(name: str) -> int:

@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from lbcore._core import Lease
 from lbcore.directory import Directory
+from lbcore.registry.opening import make_registry_store
 from lbcore.service.admin import Admin
 from lbcore.service.binding import Binding
 from lbcore.service.clusters import Clusters
@@ -31,6 +32,9 @@ from lbcore.service.leases import LeaseTable
 from lbcore.service.metrics import XdsMetrics, make_registry
 from lbcore.service.picker import SERVICE_NAME as PICKER
 from lbcore.service.picker import Picker
+from lbcore.service.registry import SERVICE_NAME as REGISTRY
+from lbcore.service.registry import RegistryService
+from lbcore.service.registry_metrics import RegistryCollector
 from lbcore.sources.file import FileSource
 from lbcore.xds.server import SERVICES as XDS_SERVICES
 from lbcore.xds.server import XdsServer
@@ -39,7 +43,7 @@ __all__ = ["Service", "serve"]
 
 logger = logging.getLogger(__name__)
 
-SERVICES = (PICKER, *XDS_SERVICES, health.SERVICE_NAME)
+SERVICES = (PICKER, REGISTRY, *XDS_SERVICES, health.SERVICE_NAME)
 GRACE = 5.0  # seconds that calls under way have to end in a drain
 
 SERVER_OPTIONS = (
@@ -56,13 +60,14 @@ SERVER_OPTIONS = (
 )
 
 
-def serve(config: Path, grpc_binding: Binding, admin_binding: Binding) -> int:
-    """Serves until a signal ends it, and returns the exit code.
+def serve(config: Path, grpc_binding: Binding, admin_binding: Binding, store: str = "") -> int:
+    """Serves until a signal ends it, and returns the exit code. `store`: see `lbcore.registry.opening`.
 
-    Raises `ConfigError` where the configuration is bad at the start, `CannotListen` where an address cannot be had.
+    Raises `ConfigError` where the configuration is bad at the start, `CannotListen` where an address cannot be had,
+    `StoreFailed` where the store of registrations cannot be read.
     """
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and nobody reads them
-    return uvloop.run(Service(config, grpc_binding, admin_binding).run())
+    return uvloop.run(Service(config, grpc_binding, admin_binding, store).run())
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Bound:
 class Service:
     """Everything that runs, from the configuration file to the two ports."""
 
-    def __init__(self, config: Path, grpc_binding: Binding, admin_binding: Binding) -> None:
+    def __init__(self, config: Path, grpc_binding: Binding, admin_binding: Binding, store: str = "") -> None:
         self._grpc_binding = grpc_binding
         self._admin_binding = admin_binding
         self._stop = asyncio.Event()
@@ -85,6 +90,9 @@ class Service:
         self._clusters = Clusters(directory)
         self._leases: LeaseTable[Lease] = LeaseTable()
         registry = make_registry(self._clusters, self._leases, self._source)
+        self._registrations = make_registry_store(store, config, directory)
+        registry.register(RegistryCollector(self._registrations))
+        self._registry = RegistryService(self._registrations)
         self._picker = Picker(self._clusters, self._leases)
         self._xds = XdsServer(directory, XdsMetrics(registry))
         self._admin = Admin(self._clusters, registry)
@@ -94,6 +102,7 @@ class Service:
         """Loads, listens, serves until a signal or a failure, drains; returns the exit code."""
         self._handle_signals()
         self._source.load_first()
+        self._registrations.open()
         self._clusters.apply(self._clusters.directory.current)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         runner = web.AppRunner(self._admin.application(), access_log=None)
@@ -111,12 +120,14 @@ class Service:
             await asyncio.gather(*parts, return_exceptions=True)
             await server.stop(None)
             await runner.cleanup()
+            await self._registrations.close()
         return 1 if failed else 0
 
     def _parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs beside the two ports, for ever."""
         return (
             self._source.run(),
+            self._registrations.run(),
             self._clusters.run(),
             self._clusters.tick(),
             self._leases.run(),
@@ -125,6 +136,7 @@ class Service:
 
     async def _listen_grpc(self, server: grpc.aio.Server) -> Binding:
         self._picker.add_to(server)
+        self._registry.add_to(server)
         self._xds.add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
@@ -157,6 +169,7 @@ class Service:
         self._admin.draining = True
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._picker.streams.drain()
+        self._registry.streams.drain()
         self._xds.drain()
         await server.stop(GRACE)
         logger.info("stopped")

@@ -12,24 +12,40 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from lbcore.errors import InvalidSetting, LbError, NoEndpointAvailable, NotReady, Overloaded, UnknownService
-from lbcore.service.wire import NO_ENDPOINT, NOT_READY, REASON
+from lbcore.errors import (
+    InvalidSetting,
+    LbError,
+    NoEndpointAvailable,
+    NotReady,
+    Overloaded,
+    StoreFailed,
+    UnknownLease,
+    UnknownService,
+)
+from lbcore.service.wire import NO_ENDPOINT, NOT_READY, REASON, STORE_FAILED, UNKNOWN_LEASE
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
-__all__ = ["Stream", "StreamSet", "unary"]
+__all__ = ["Stream", "StreamSet", "unary", "unary_async"]
 
 _STATUS: tuple[tuple[type[LbError], grpc.StatusCode], ...] = (
     (InvalidSetting, grpc.StatusCode.INVALID_ARGUMENT),
     (UnknownService, grpc.StatusCode.NOT_FOUND),
+    (UnknownLease, grpc.StatusCode.NOT_FOUND),
     (NoEndpointAvailable, grpc.StatusCode.UNAVAILABLE),
+    (StoreFailed, grpc.StatusCode.UNAVAILABLE),
     (NotReady, grpc.StatusCode.UNAVAILABLE),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
 )
-_REASON = {NoEndpointAvailable: NO_ENDPOINT, NotReady: NOT_READY}
+_REASON = {
+    NoEndpointAvailable: NO_ENDPOINT,
+    NotReady: NOT_READY,
+    StoreFailed: STORE_FAILED,
+    UnknownLease: UNKNOWN_LEASE,
+}
 _DRAINING = "draining: this server is about to stop"
 _MAX_DETAILS = 1000  # characters; with more than 8 KiB of trailing metadata grpc loses the status
 
@@ -40,6 +56,18 @@ def unary(answer: Callable[[bytes], bytes]) -> grpc.RpcMethodHandler[bytes, byte
     async def handle(data: bytes, context: Context) -> bytes:
         try:
             return answer(data)
+        except LbError as error:
+            await _refuse(context, error)
+
+    return _typed(grpc.unary_unary_rpc_method_handler(handle))
+
+
+def unary_async(answer: Callable[[bytes], Awaitable[bytes]]) -> grpc.RpcMethodHandler[bytes, bytes]:
+    """As `unary`, from a function that waits for something before it answers."""
+
+    async def handle(data: bytes, context: Context) -> bytes:
+        try:
+            return await answer(data)
         except LbError as error:
             await _refuse(context, error)
 

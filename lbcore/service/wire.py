@@ -22,6 +22,8 @@ __all__ = [
     "NOT_READY",
     "NO_ENDPOINT",
     "REASON",
+    "STORE_FAILED",
+    "UNKNOWN_LEASE",
     "duration",
     "endpoint_message",
     "endpoint_value",
@@ -33,10 +35,12 @@ __all__ = [
     "table_message",
 ]
 
-# Trailing metadata that says why the status is UNAVAILABLE; without it, nothing answers at the address.
+# Trailing metadata that says more than the status; UNAVAILABLE without it: nothing answers at the address.
 REASON = "lbcore-reason"
 NO_ENDPOINT = "no-endpoint-available"
 NOT_READY = "not-ready"
+STORE_FAILED = "store-failed"
+UNKNOWN_LEASE = "unknown-lease"
 
 M = TypeVar("M", bound=Message)
 

@@ -1,0 +1,165 @@
+"""What a registry speaks in: announcements in, registrations and changes out, and the settings of it all. No behaviour.
+
+A registration is an endpoint of a service that an agent keeps alive by a lease. An agent has one lease for everything
+that it announces, so that its heartbeats cost the same for one endpoint and for a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, TypeVar
+
+import msgspec
+
+from lbcore.errors import InvalidSetting, Mistake
+from lbcore.model import Endpoint, Health, LoadReport
+from lbcore.schema import Checked
+from lbcore.snapshot import endpoint_mistakes
+from lbcore.validation import Percent, Seconds, Whole, number, refusal, resource_name
+
+__all__ = [
+    "MAX_TTL",
+    "MIN_TTL",
+    "Announcement",
+    "Change",
+    "Key",
+    "Registration",
+    "RegistrySettings",
+    "Report",
+    "check_announcement",
+    "lease_ttl",
+    "of_each",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MIN_TTL, MAX_TTL = 0.1, 3600.0  # seconds
+MAX_METADATA = 65_536  # bytes as JSON: gRPC clients take 4 MiB for a whole service
+MAX_HOSTNAME = 1024  # bytes
+
+
+class Key(NamedTuple):
+    """What identifies a registration."""
+
+    service: str
+    address: str
+
+
+class Announcement(NamedTuple):
+    """What an agent says: this endpoint serves that service."""
+
+    service: str
+    endpoint: Endpoint
+
+    @property
+    def key(self) -> Key:
+        return Key(self.service, self.endpoint.address)
+
+
+class Report(NamedTuple):
+    """What a heartbeat says of an endpoint; None leaves what was said before."""
+
+    key: Key
+    health: Health | None = None
+    load: LoadReport | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """An endpoint as the registry has it.
+
+    Fields:
+        service: its name.
+        endpoint: as readers see it, with the health that its agent reported, or DRAINING.
+        lease: whose it is; only a request that bears this lease changes or removes it.
+        revision: of the change that made it so.
+        stale: nothing has been heard of its lease since this registry started.
+        held: its lease has run out, but so have most of the service's at once (self-preservation).
+        load: as last reported.
+    """
+
+    service: str
+    endpoint: Endpoint
+    lease: int
+    revision: int
+    stale: bool = False
+    held: bool = False
+    load: LoadReport | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key(self.service, self.endpoint.address)
+
+
+class Change(NamedTuple):
+    """One step of a registry's history; `registration` is None where it is gone."""
+
+    revision: int
+    key: Key
+    registration: Registration | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings(Checked):
+    """How a registry treats silence.
+
+    Fields:
+        default_ttl: seconds that a lease lasts without a heartbeat, where its agent does not say.
+        max_expiry_percent: of a service's leases; where more have gone silent at once, it is the network that is gone
+            and not they: their registrations are held.
+        min_leases: below so many leases of a service that is not judged; each then ends by itself.
+        debounce: seconds between two publications; the first after a pause is immediate.
+
+    The defaults: Nacos removes after 15 s of silence at the earliest, Eureka holds where less than 85 % renew.
+    """
+
+    default_ttl: Annotated[float, Seconds(MIN_TTL)] = 15.0
+    max_expiry_percent: Percent = 50.0
+    min_leases: Annotated[int, Whole(1, 1_000_000)] = 5
+    debounce: Annotated[float, Seconds(0.0)] = 0.1
+
+
+def lease_ttl(value: object) -> float:
+    """The seconds that a lease lasts, if they are within its limits. Raises `InvalidSetting`."""
+    return number(value, "ttl", MIN_TTL, MAX_TTL)
+
+
+def of_each(field: str, items: Iterable[T], make: Callable[[T], R]) -> list[R]:
+    """What `make` makes of each item. Raises `InvalidSetting` that says which `FIELD[N]` it refuses.
+
+    >>> of_each("ttls", [3, -1], lease_ttl)
+    Traceback (most recent call last):
+    lbcore.errors.InvalidSetting: ttls[1].ttl: ttl -1: expected a number, 0.1 or more, at most 3600
+    """
+    made: list[R] = []
+    try:
+        for item in items:
+            made.append(make(item))  # noqa: PERF401 - its length is the position of what is refused
+    except InvalidSetting as wrong:
+        place = (field, len(made))
+        raise InvalidSetting(*(Mistake((*place, *each.path), each.what) for each in wrong.mistakes)) from None
+    return made
+
+
+def check_announcement(announcement: Announcement) -> None:
+    """Refuses what Envoy or a gRPC client would refuse. Raises `InvalidSetting` naming the field.
+
+    >>> check_announcement(Announcement("web", Endpoint("db.internal:80")))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    lbcore.errors.InvalidSetting: address 'db.internal:80': expected an IP address, ...
+    """
+    service, endpoint = announcement
+    resource_name(service, "service")
+    for mistake in endpoint_mistakes((endpoint,)):
+        raise InvalidSetting(Mistake(mistake.path[2:], mistake.what))  # without endpoints[0]
+    if len(endpoint.hostname.encode()) > MAX_HOSTNAME or not endpoint.hostname.isprintable():
+        raise refusal("hostname", endpoint.hostname, f"expected printable text of at most {MAX_HOSTNAME} bytes")
+    if endpoint.metadata and (size := _size(endpoint.metadata)) > MAX_METADATA:
+        what = f"metadata: {size} bytes as JSON, expected at most {MAX_METADATA}"
+        raise InvalidSetting(Mistake(("metadata",), what))
+
+
+def _size(metadata: Mapping[str, object]) -> int:
+    return len(msgspec.json.encode(metadata))

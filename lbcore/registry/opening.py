@@ -1,0 +1,38 @@
+"""Which registry a service runs: `--store` read, with the default of a file beside the configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from lbcore.directory import Directory
+from lbcore.errors import InvalidSetting
+from lbcore.registration import RegistrySettings
+from lbcore.registry.embedded import EmbeddedRegistry
+from lbcore.registry.journal import Journal
+
+__all__ = ["make_registry_store"]
+
+logger = logging.getLogger(__name__)
+
+
+def make_registry_store(
+    store: str, config: Path, directory: Directory, settings: RegistrySettings | None = None
+) -> EmbeddedRegistry:
+    """The registry that `store` names. Raises `InvalidSetting`.
+
+    `sqlite:PATH` keeps registrations in that file, `memory` nowhere; empty: in `NAME.registry.db` beside the
+    configuration file NAME.yaml.
+    """
+    if store == "memory":
+        return EmbeddedRegistry(directory, settings)
+    if store.startswith("sqlite:") and len(store) > len("sqlite:"):
+        return EmbeddedRegistry(directory, settings, Journal(Path(store[len("sqlite:") :])))
+    if store:
+        raise InvalidSetting(f"--store {store!r}: expected sqlite:PATH or memory")
+    path = config.with_name(f"{config.stem}.registry.db")
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        logger.warning("%s cannot be written: registrations are kept in memory alone; --store names a file", path)
+        return EmbeddedRegistry(directory, settings)
+    return EmbeddedRegistry(directory, settings, Journal(path))

@@ -1,0 +1,110 @@
+"""What is registered, published into the Directory as members of services.
+
+The first change after a pause is published at once; of changes that follow each other quickly one publication tells
+all, so that an endpoint that flaps cannot keep every reader busy. A service's members are in the order of their
+addresses, so that replicas that know the same publish the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+from collections.abc import Iterable
+
+from lbcore.directory import Directory
+from lbcore.membership import Membership
+from lbcore.model import Endpoint
+from lbcore.registration import Change, Registration
+
+__all__ = ["SOURCE", "Publisher"]
+
+SOURCE = "registry"
+
+
+class Publisher:
+    """Keeps the Directory's members as the registry's changes have them. Call `run` once, until it is cancelled."""
+
+    def __init__(self, directory: Directory, debounce: float) -> None:
+        self._directory = directory
+        self._debounce = debounce
+        self._services: dict[str, _Members] = {}
+        self._published: dict[str, Membership] = {}
+        self._changed: set[str] = set()
+        self._stale = ""
+        self._woken = asyncio.Event()
+
+    def replace(self, registrations: Iterable[Registration]) -> None:
+        """Takes these registrations instead of all that there were."""
+        self._changed |= self._services.keys()
+        self._services.clear()
+        for each in sorted(registrations, key=lambda each: each.key):
+            self._members(each.service).put(each.endpoint)
+            self._changed.add(each.service)
+        self._woken.set()
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Takes changes."""
+        for change in changes:
+            if change.registration is not None:
+                self._members(change.key.service).put(change.registration.endpoint)
+            elif members := self._services.get(change.key.service):
+                members.remove(change.key.address)
+            self._changed.add(change.key.service)
+        if self._changed:
+            self._woken.set()
+
+    def mark_stale(self, reason: str) -> None:
+        """Says why some of it may be out of date; empty where it is not."""
+        if reason != self._stale:
+            self._stale = reason
+            self._woken.set()
+
+    def publish(self) -> None:
+        """Publishes what there is now."""
+        self._woken.clear()
+        for service in self._changed:
+            members = self._services.get(service)
+            if members is None or not members.endpoints:
+                self._services.pop(service, None)
+                self._published.pop(service, None)
+            else:
+                self._published[service] = members.membership()
+        self._changed.clear()
+        self._directory.publish_members(SOURCE, self._published, stale=self._stale)
+
+    async def run(self) -> None:
+        """Publishes whenever something has changed, for ever."""
+        while True:
+            await self._woken.wait()
+            self.publish()
+            await asyncio.sleep(self._debounce)
+
+    def _members(self, service: str) -> _Members:
+        members = self._services.get(service)
+        if members is None:
+            members = self._services[service] = _Members()
+        return members
+
+
+class _Members:
+    """The endpoints of one service by address, and the addresses in order."""
+
+    __slots__ = ("endpoints", "order")
+
+    def __init__(self) -> None:
+        self.endpoints: dict[str, Endpoint] = {}
+        self.order: list[str] | None = []  # None where it has to be sorted anew
+
+    def put(self, endpoint: Endpoint) -> None:
+        if endpoint.address not in self.endpoints and self.order is not None:
+            insort(self.order, endpoint.address)
+        self.endpoints[endpoint.address] = endpoint
+
+    def remove(self, address: str) -> None:
+        if self.endpoints.pop(address, None) is not None:
+            self.order = None
+
+    def membership(self) -> Membership:
+        if self.order is None:
+            self.order = sorted(self.endpoints)
+        return Membership(tuple(map(self.endpoints.__getitem__, self.order)))

@@ -1,0 +1,55 @@
+"""`Registry`: what the registry service asks of a store, be it this process's own or etcd."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from lbcore.registration import Announcement, Key, Registration, Report
+from lbcore.registry.feed import Update
+from lbcore.registry.table import Written
+
+__all__ = ["Registry"]
+
+
+class Registry(Protocol):
+    """Takes announcements, and tells what is registered.
+
+    Requests return when what they ask for is kept, and raise `StoreFailed` where it cannot be. `UnknownLease` and
+    `InvalidSetting` mean that nothing has changed.
+    """
+
+    @property
+    def revision(self) -> int:
+        """Of the newest change."""
+
+    @property
+    def epoch(self) -> str:
+        """Which history revisions belong to."""
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """How many leases are held by self-preservation, by service."""
+
+    async def register(
+        self, lease_id: int, ttl: float | None, announcements: Sequence[Announcement], sequence: int
+    ) -> Written:
+        """Announces endpoints under a lease; 0 grants a new one."""
+
+    async def heartbeat(self, lease_id: int, reports: Sequence[Report], sequence: int) -> Written:
+        """Keeps a lease."""
+
+    async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int) -> Written:
+        """Removes registrations of a lease."""
+
+    async def revoke(self, lease_id: int) -> Written:
+        """Ends a lease and removes all that is under it."""
+
+    async def drain(self, lease_id: int, key: Key, drained: bool) -> Written:
+        """Takes an endpoint out of rotation, or back."""
+
+    def registrations(self, service: str) -> Iterable[Registration]:
+        """All registrations, or those of one service."""
+
+    def watch(self, service: str, epoch: str, revision: int) -> AsyncIterator[Update]:
+        """Changes after a revision, or a snapshot and the changes after it."""

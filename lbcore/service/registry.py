@@ -1,0 +1,161 @@
+"""`lbcore.v1.Registry`: announcements over gRPC. The service's comments in registry.proto say what each method does.
+
+Whatever store is behind it (`lbcore.registry`), a request is checked in full before it reaches the store, and answered
+once the store has kept it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import grpc
+from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
+
+from lbcore.errors import InvalidSetting, UnknownLease
+from lbcore.registration import Announcement, Key, Registration, Report
+from lbcore.registry.feed import Update
+from lbcore.registry.registry import Registry
+from lbcore.registry.table import Written
+from lbcore.service.methods import Stream, StreamSet, unary_async
+from lbcore.service.proto import registry_pb2 as pb
+from lbcore.service.registry_wire import (
+    announcement_values,
+    key_message,
+    key_values,
+    registration_message,
+    report_values,
+    ttl_value,
+)
+from lbcore.service.wire import duration, parse
+
+__all__ = ["SERVICE_NAME", "RegistryService"]
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Registry"].full_name
+
+
+class RegistryService:
+    """The methods of the registry service."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.streams = StreamSet()
+        self._registry = registry
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the service."""
+        handlers = {
+            "Register": unary_async(self.register),
+            "Heartbeat": self.streams.stream_stream(self.heartbeat),
+            "Deregister": unary_async(self.deregister),
+            "Drain": unary_async(self.drain),
+            "List": unary_async(self.list),
+            "Watch": self.streams.unary_stream(self.watch),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+
+    async def register(self, data: bytes) -> bytes:
+        """Answers a `RegisterRequest`. Raises `LbError`s."""
+        request = parse(pb.RegisterRequest, data)
+        announcements = announcement_values(request.announcements)
+        written = await self._registry.register(request.lease_id, ttl_value(request), announcements, request.sequence)
+        response = pb.RegisterResponse(
+            lease_id=written.lease,
+            ttl=duration(written.ttl),
+            revision=self._registry.revision,
+            superseded=map(key_message, written.superseded),
+        )
+        return response.SerializeToString()
+
+    async def heartbeat(self, stream: Stream) -> None:
+        """Answers each `HeartbeatRequest` of a stream. Raises `LbError`s."""
+        while (data := await stream.read()) is not EOF:
+            request = parse(pb.HeartbeatRequest, data)
+            await stream.write((await self._beat(request)).SerializeToString())
+
+    async def _beat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+        announcements = announcement_values(request.announcements)
+        reports = report_values(request.reports)
+        withdrawals = key_values(request.withdrawals, "withdrawals")
+        ttl = ttl_value(request)
+        try:
+            written = await self._do(request, ttl, announcements, reports, withdrawals)
+        except UnknownLease:
+            return pb.HeartbeatResponse(lease_id=request.lease_id, lease_unknown=True)
+        return pb.HeartbeatResponse(
+            lease_id=written.lease,
+            ttl=duration(written.ttl),
+            revision=self._registry.revision,
+            superseded=map(key_message, written.superseded),
+        )
+
+    async def _do(
+        self,
+        request: pb.HeartbeatRequest,
+        ttl: float | None,
+        announcements: Sequence[Announcement],
+        reports: Sequence[Report],
+        withdrawals: Sequence[Key],
+    ) -> Written:
+        registry, lease_id, sequence = self._registry, request.lease_id, request.sequence
+        superseded: tuple[Key, ...] = ()
+        if announcements or not lease_id or ttl is not None:
+            written = await registry.register(lease_id, ttl, announcements, sequence)
+            lease_id, superseded = written.lease, written.superseded
+        if withdrawals:
+            superseded += (await registry.deregister(lease_id, withdrawals, sequence)).superseded
+        written = await registry.heartbeat(lease_id, reports, sequence)
+        return Written(written.lease, written.ttl, tuple({*superseded, *written.superseded}))
+
+    async def deregister(self, data: bytes) -> bytes:
+        """Answers a `DeregisterRequest`. Raises `LbError`s."""
+        request = parse(pb.DeregisterRequest, data)
+        keys = key_values(request.keys)
+        if request.all == bool(keys):
+            raise InvalidSetting("keys: expected one or more, or all instead of them")
+        if request.all:
+            written = await self._registry.revoke(request.lease_id)
+        else:
+            written = await self._registry.deregister(request.lease_id, keys, request.sequence)
+        response = pb.DeregisterResponse(
+            revision=self._registry.revision, superseded=map(key_message, written.superseded)
+        )
+        return response.SerializeToString()
+
+    async def drain(self, data: bytes) -> bytes:
+        """Answers a `DrainRequest`. Raises `LbError`s."""
+        request = parse(pb.DrainRequest, data)
+        [key] = key_values([request.key], "key")
+        written = await self._registry.drain(request.lease_id, key, not request.undo)
+        response = pb.DrainResponse(revision=self._registry.revision, superseded=map(key_message, written.superseded))
+        return response.SerializeToString()
+
+    async def list(self, data: bytes) -> bytes:
+        """Answers a `ListRequest`. Raises `LbError`s."""
+        request = parse(pb.ListRequest, data)
+        response = pb.ListResponse(
+            registrations=_messages(self._registry.registrations(request.service)),
+            revision=self._registry.revision,
+            epoch=self._registry.epoch,
+        )
+        return response.SerializeToString()
+
+    async def watch(self, data: bytes, stream: Stream) -> None:
+        """Writes `WatchResponse`s. Raises `LbError`s."""
+        request = parse(pb.WatchRequest, data)
+        async for update in self._registry.watch(request.service, request.epoch, request.revision):
+            await stream.write(_watch_response(update).SerializeToString())
+
+
+def _messages(registrations: Iterable[Registration]) -> Iterable[pb.Registration]:
+    return map(registration_message, sorted(registrations, key=lambda each: each.key))
+
+
+def _watch_response(update: Update) -> pb.WatchResponse:
+    response = pb.WatchResponse(revision=update.revision, epoch=update.epoch, snapshot=update.snapshot is not None)
+    for registration in update.snapshot or ():
+        response.registrations.append(registration_message(registration))
+    for change in update.changes:
+        if change.registration is None:
+            response.removed.append(key_message(change.key))
+        else:
+            response.registrations.append(registration_message(change.registration))
+    return response

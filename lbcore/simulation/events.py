@@ -9,10 +9,11 @@ from typing import Annotated, TypeAlias
 from lbcore.errors import Mistake
 from lbcore.schema import Checked
 from lbcore.simulation.fleet import MAX_SERVERS
-from lbcore.validation import Interval, Number, Percent, Seconds, Whole
+from lbcore.validation import Number, Percent, Seconds, Whole
 
 __all__ = ["Burst", "Event", "FailFast", "Join", "Leave", "Pause", "SlowDown"]
 
+Span = Annotated[float, Seconds(1e-6)]
 At = Annotated[float, Seconds(0.0)]
 Count = Annotated[int, Whole(1, MAX_SERVERS)]
 
@@ -23,7 +24,7 @@ class SlowDown(Checked):
 
     servers: Count
     at: At
-    duration: Interval | None = None
+    duration: Span | None = None
     factor: Annotated[float, Number(0.01, 1000.0)] = 10.0
 
 
@@ -33,8 +34,8 @@ class Pause(Checked):
 
     servers: Count
     at: At
-    duration: Interval
-    every: Interval | None = None
+    duration: Span
+    every: Span | None = None
 
     def contradictions(self) -> Iterator[Mistake]:
         if self.every is not None and self.every <= self.duration:
@@ -48,7 +49,7 @@ class FailFast(Checked):
 
     servers: Count
     at: At = 0.0
-    duration: Interval | None = None
+    duration: Span | None = None
     latency: Annotated[float, Seconds(0.0)] = 0.001
     share: Percent = 100.0
 
@@ -67,7 +68,7 @@ class Leave(Checked):
 
     servers: Count
     at: At
-    duration: Interval | None = None
+    duration: Span | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ class Burst(Checked):
     """`factor` times as many requests come."""
 
     at: At
-    duration: Interval
+    duration: Span
     factor: Annotated[float, Number(0.01, 100.0)] = 2.0
 
 

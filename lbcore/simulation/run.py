@@ -16,7 +16,7 @@ from lbcore.simulation.scenario import Scenario
 from lbcore.simulation.service_time import native_form
 from lbcore.simulation.timeline import Change, FleetState, affected_servers, changes
 
-__all__ = ["Baseline", "Contender", "Progress", "run_once"]
+__all__ = ["Baseline", "Contender", "Progress", "run_once", "run_to_end"]
 
 SECOND = 1_000_000_000
 TICK = SECOND  # how often clients call Cluster.tick
@@ -38,12 +38,19 @@ Contender: TypeAlias = Policy | Baseline
 
 
 def run_once(scenario: Scenario, contender: Contender, seed: int, progress: Progress | None = None) -> Outcome:
-    """Runs a scenario to its last answer.
+    """Runs a scenario to its last answer, and measures.
 
     Equal arguments give an equal outcome. Whatever the contender, equal seeds give the same requests: the same times of
     arrival, the same work, at the same clients.
     """
     affected = affected_servers(scenario, seed)
+    return outcome_of(scenario, run_to_end(scenario, contender, seed, affected, progress), affected)
+
+
+def run_to_end(
+    scenario: Scenario, contender: Contender, seed: int, affected: list[list[int]], progress: Progress | None = None
+) -> Simulation:
+    """The native loop after the last answer; `affected` are the servers of each event."""
     joining = {
         server
         for event, servers in zip(scenario.events, affected, strict=True)
@@ -72,7 +79,7 @@ def run_once(scenario: Scenario, contender: Contender, seed: int, progress: Prog
             tick += TICK
             if clients is not None:
                 clients.tick()
-    return outcome_of(scenario, simulation, affected)
+    return simulation
 
 
 def _simulation(scenario: Scenario, contender: Contender, seed: int) -> Simulation:

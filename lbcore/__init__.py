@@ -22,7 +22,14 @@ from lbcore.request_hash import (
     SourceIp,
 )
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
-from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
+from lbcore.stats import (
+    Availability,
+    ClusterStats,
+    EjectionCause,
+    EndpointStats,
+    OutlierDetectionStats,
+    PriorityStats,
+)
 from lbcore.subset import Subset, Subsets, SubsetSelector
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "ClusterStats",
     "ConfigError",
     "Cookie",
+    "EjectionCause",
     "Endpoint",
     "EndpointStats",
     "Explanation",
@@ -52,6 +60,7 @@ __all__ = [
     "Maglev",
     "NoEndpointAvailable",
     "OutlierDetection",
+    "OutlierDetectionStats",
     "PeakEwma",
     "Policy",
     "PriorityStats",

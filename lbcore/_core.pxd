@@ -20,12 +20,28 @@ cdef struct Outcome:
 
 cdef struct Slot
 
+# Compiled policy and settings: private to the core.
+cdef struct Selector
+cdef struct ClusterSettings
+
 # Told of every request that has ended, under the GIL, while the request still counts as in flight. `observe_load` also
 # hears of requests that nobody ended (leases dropped): the outcome is then NULL.
 ctypedef void (*ObserveFunction)(Slot*, const Outcome*) noexcept
 
 # What a load-aware policy has learned of all endpoints together, and does when a request is sent: private to the core.
 cdef struct Fleet
+
+# Outlier detection's settings and counts: private to the core.
+cdef struct OutlierDetector
+
+# How each of those who pick from the same slots learns that its snapshot is out of date.
+cdef struct PickerLink:
+    PickerLink* next
+    PickerLink* previous
+    Selector** direct               # of the Balancer that it is part of
+    Selector** clocked
+    uint32_t changes                # of health or membership that it has been told of
+    uint32_t stale                  # the last of them, until it is renewed, before its next use; else 0
 
 # All requests of one cluster and its views. Counts are read and written under the GIL.
 cdef struct Totals:
@@ -34,6 +50,31 @@ cdef struct Totals:
     ObserveFunction observe_load    # the policy's; NULL where it learns nothing
     ObserveFunction observe_health  # outlier detection's; NULL without
     Fleet* fleet                    # owned; NULL where the policy learns nothing
+    OutlierDetector* detector       # owned; NULL without
+    PickerLink* pickers             # the cluster and its views, in a list
+
+# How requests ended in one interval.
+cdef struct OutcomeCounts:
+    uint64_t total
+    uint64_t successes
+
+# What outlier detection keeps of one endpoint (src_ext/outlier.pxi).
+cdef struct OutlierState:
+    uint32_t consecutive_5xx
+    uint32_t consecutive_gateway_failure
+    uint32_t consecutive_local_origin_failure
+    uint32_t backoff                # times the base ejection time; falls again while the endpoint does well
+    OutcomeCounts external          # answers, in the current interval
+    OutcomeCounts local             # connections made or failed; counted apart only where errors are split
+    int64_t ejected_at              # ns of the cluster's clock
+    int64_t returned_at             # ns; 0 before the first return
+    int64_t jitter                  # ns, of the latest ejection
+    uint32_t times_ejected
+    int cause                       # of the latest ejection
+    uint32_t priority
+    bint said_out                   # by discovery
+    double success_rate             # percent, in the last interval; -1 with too few requests
+    double local_success_rate
 
 # What lbcore keeps of one endpoint between updates. The first cache line is what picking and finishing touch.
 cdef struct Slot:
@@ -50,6 +91,7 @@ cdef struct Slot:
     int64_t available_since         # ns of the cluster's clock: joined, or passed its active check again
     double latency_total            # seconds, over latency_count requests
     uint64_t latency_count
+    OutlierState outlier
 
 # What one pick takes from outside: random state and, where an endpoint is in slow start or the policy asks, the time.
 cdef struct Draw:
@@ -62,10 +104,6 @@ cdef enum KeyHashing:
     NO_KEYS
     XXH64_KEYS
     MD5_KEYS                        # libketama's
-
-# Compiled policy and settings: private to the core.
-cdef struct Selector
-cdef struct ClusterSettings
 
 
 cdef class Balancer
@@ -92,8 +130,7 @@ cdef class Balancer:
     cdef Draw draw
     cdef bint timed                 # somebody learns from latencies: leases read the clock
     cdef int hashing                # whether a key decides, and how it is hashed: KeyHashing
-    cdef uint32_t changes           # of the cluster that a view has been told of
-    cdef uint32_t stale             # the last of them, until the view is renewed, before its next use; else 0
+    cdef PickerLink link
     cdef Totals* totals
     cdef ClusterSettings* settings
     cdef object snapshot

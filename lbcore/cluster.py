@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
@@ -17,7 +16,7 @@ from lbcore.handle import Handle
 from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality
 from lbcore.picker import Picker
 from lbcore.policy import Policy, RoundRobin
-from lbcore.settings import LocalityWeighted, ZoneAware
+from lbcore.settings import LocalityWeighted, OutlierDetection, ZoneAware
 from lbcore.subset import Subset, Subsets, SubsetTable
 from lbcore.validation import flag, number, refusal, text, whole
 
@@ -38,6 +37,7 @@ class Cluster(Picker):
         overprovisioning_factor: percent, 1 or more: a priority of which 100 / factor is healthy takes all its traffic.
         panic_threshold: percent; with less of a priority available all of its endpoints are used. 0 turns it off.
         fail_traffic_on_panic: in panic, pick none instead of all.
+        outlier_detection: when endpoints that answer badly, by what `Lease.done` hears, are ejected; None: never.
         subsets: which subsets `subset()` may ask for, by endpoint metadata.
         seed: of every random choice; equal seeds and calls give equal picks.
         clock: called for the time in nanoseconds; None reads CLOCK_MONOTONIC.
@@ -55,7 +55,7 @@ class Cluster(Picker):
     1
     """
 
-    __slots__ = ("_handles", "_locality_weights", "_subset_table", "_updating", "locality_policy")
+    __slots__ = ("_locality_weights", "_subset_table", "_updating", "locality_policy")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Cluster(Picker):
         overprovisioning_factor: int = 140,
         panic_threshold: float = 50.0,
         fail_traffic_on_panic: bool = False,
+        outlier_detection: OutlierDetection | None = None,
         subsets: Subsets | None = None,
         seed: int | None = None,
         clock: Callable[[], int] | None = None,
@@ -89,13 +90,13 @@ class Cluster(Picker):
                 "locality_weighted": isinstance(locality_policy, LocalityWeighted),
                 "local_locality": place,
                 **_zone_aware(locality_policy, place),
+                "outlier_detection": _outlier_detection(outlier_detection),
             },
             _seed(seed),
             _clock(clock),
         )
         self._locality_weights: dict[Locality, int] = {}
         self._install((), {})
-        self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._subset_table = SubsetTable(self, _subsets(subsets))
         self.update(endpoints)
 
@@ -116,7 +117,7 @@ class Cluster(Picker):
             _check_members(members)
             self._install(members, weights)
             self._locality_weights = weights
-            self._renew_views()
+            self._subset_table.renew()
             return True
 
     def set_health(self, address: str, healthy: bool, *, degraded: bool = False, excluded: bool = False) -> None:
@@ -127,43 +128,40 @@ class Cluster(Picker):
             degraded: it passes, and is to be used after all that are healthy.
             excluded: it fails because it leaves: availability is measured without it, as without a draining one.
 
+        A check that passes also ends an ejection, unless `successful_active_health_check_uneject_host` is off.
         Raises KeyError where the cluster has no such address.
         """
         found = flag(healthy, "healthy"), flag(degraded, "degraded"), flag(excluded, "excluded")
         with self._updating:
-            if self._set_health(address, *found):
-                self._refresh()
-                self._renew_views()
+            self._set_health(address, *found)
+            self._renew()
 
     def apply_checks(self, found: Mapping[str, CheckedHealth]) -> None:
         """Takes what active checks have found of many endpoints, by address, at the cost of one change.
 
         Addresses that the cluster has not, or no more, are passed over.
         """
-        members = {endpoint.address for endpoint in self.endpoints}
         with self._updating:
-            changed = [
-                self._set_health(address, health.passing, health.degraded, health.excluded)
-                for address, health in found.items()
-                if address in members
-            ]
-            if any(changed):
-                self._refresh()
-                self._renew_views()
+            members = {endpoint.address for endpoint in self.endpoints}
+            for address, health in found.items():
+                if address in members:
+                    self._set_health(address, health.passing, health.degraded, health.excluded)
+            self._renew()
 
     def tick(self) -> None:
-        """Does the interval work that is due by the clock: the end of slow starts. Call it about once a second."""
+        """Does the interval work that is due by the clock: sweeps of outlier detection, the end of slow starts.
+
+        Call it about once a second.
+        """
         with self._updating:
-            if self._ramp_is_over():
-                self._refresh()
-                self._renew_views()
+            self._sweep()
+            self._end_ramps()
+            self._renew()
 
     def handle(self) -> Handle:
         """A way into this cluster for one thread that picks without the GIL: in large batches, or from native code."""
         with self._updating:
-            handle = Handle(self)
-            self._handles.add(handle)
-            return handle
+            return Handle(self)
 
     def subset(self, criteria: Mapping[str, Any]) -> Subset:
         """A view of the endpoints whose metadata match, to pick among them alone; it follows every update.
@@ -186,11 +184,6 @@ class Cluster(Picker):
         """
         with self._updating:
             return self._subset_table.view(criteria)
-
-    def _renew_views(self) -> None:
-        self._subset_table.renew()
-        for handle in list(self._handles):
-            handle._become_stale()
 
 
 def _check_members(members: tuple[Endpoint, ...]) -> None:
@@ -235,6 +228,12 @@ def _zone_aware(policy: LocalityWeighted | ZoneAware | None, place: Locality | N
     for where, count in policy.local_hosts.items():
         callers[where if isinstance(where, Locality) else Locality.parse(where)] = count
     return {"zone_aware": policy, "callers": callers}
+
+
+def _outlier_detection(setting: OutlierDetection | None) -> OutlierDetection | None:
+    if setting is not None and not isinstance(setting, OutlierDetection):
+        raise refusal("outlier_detection", setting, "expected an OutlierDetection, or None")
+    return setting
 
 
 def _subsets(subsets: Subsets | None) -> Subsets:

@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbcore._core import Balancer, _adopt_hot_methods
 from lbcore.errors import NoEndpointAvailable
 from lbcore.explanation import Candidate, Explanation
 from lbcore.policy import Policy
-from lbcore.stats import Availability, ClusterStats, EndpointStats, PriorityStats
+from lbcore.stats import (
+    Availability,
+    ClusterStats,
+    EjectionCause,
+    EndpointStats,
+    OutlierDetectionStats,
+    PriorityStats,
+)
 
 if TYPE_CHECKING:
     from lbcore._core import _Key
@@ -37,13 +44,13 @@ class Picker(Balancer):
 
     def stats(self) -> ClusterStats:
         """Counts and states at this moment."""
+        ejections = self._outlier_values()
         return ClusterStats(
             name=self.name,
             active=self._active(),
-            endpoints=tuple(
-                EndpointStats(values[0], _AVAILABILITIES[values[1]], *values[2:]) for values in self._slot_values()
-            ),
+            endpoints=tuple(map(_endpoint_stats, self._slot_values())),
             priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
+            outlier_detection=None if ejections is None else OutlierDetectionStats(**ejections),
         )
 
     def explain(self, key: _Key | None = None) -> Explanation:
@@ -90,9 +97,17 @@ class Picker(Balancer):
         states: dict[str, int] = {}
         for each in stats.endpoints:
             name = each.endpoint.health.name
-            if each.availability is Availability.UNAVAILABLE and each.endpoint.health.name in ("UNKNOWN", "HEALTHY"):
+            if each.ejected:
+                name = "ejected"
+            elif each.failed_active_check:
                 name = "failed its active check"
             states[name] = states.get(name, 0) + 1
         panic = "; it is in panic and fails its traffic" if any(level.panic for level in stats.priorities) else ""
         counted = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
         return f"none of its {len(stats.endpoints)} endpoints may be used ({counted}){panic}"
+
+
+def _endpoint_stats(values: tuple[Any, ...]) -> EndpointStats:
+    endpoint, availability, cause, *counts = values
+    in_order = (endpoint, _AVAILABILITIES[availability], *counts, None if cause is None else EjectionCause(cause))
+    return EndpointStats(*in_order)

@@ -87,6 +87,7 @@ class OutlierDetection(Checked):
     enforcing_failure_percentage_local_origin: WholePercent = 0
     failure_percentage_minimum_hosts: Uint32 = 5
     failure_percentage_request_volume: Uint32 = 50
+    successful_active_health_check_uneject_host: bool = True
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from lbcore.model import Endpoint
 
-__all__ = ["Availability", "ClusterStats", "EndpointStats", "PriorityStats"]
+__all__ = [
+    "Availability",
+    "ClusterStats",
+    "EjectionCause",
+    "EndpointStats",
+    "OutlierDetectionStats",
+    "PriorityStats",
+]
 
 
 class Availability(enum.Enum):
@@ -16,6 +23,18 @@ class Availability(enum.Enum):
     HEALTHY = "healthy"
     DEGRADED = "degraded"
     UNAVAILABLE = "unavailable"
+
+
+class EjectionCause(str, enum.Enum):
+    """What outlier detection has found against an endpoint, by Envoy's names."""
+
+    CONSECUTIVE_5XX = "consecutive_5xx"
+    CONSECUTIVE_GATEWAY_FAILURE = "consecutive_gateway_failure"
+    CONSECUTIVE_LOCAL_ORIGIN_FAILURE = "consecutive_local_origin_failure"
+    SUCCESS_RATE = "success_rate"
+    FAILURE_PERCENTAGE = "failure_percentage"
+    LOCAL_ORIGIN_SUCCESS_RATE = "local_origin_success_rate"
+    LOCAL_ORIGIN_FAILURE_PERCENTAGE = "local_origin_failure_percentage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +46,14 @@ class EndpointStats:
         active: requests in flight.
         requests: begun by `acquire`; successes and failures: ended by `Lease.done`.
         mean_latency: seconds, over the requests whose latency was given; None before the first.
+        failed_active_check: whether `Cluster.set_health` has said so.
+        ejected: whether outlier detection keeps it out now.
+        ejected_at, returns_at: nanoseconds of the cluster's clock: since when, and from when on `tick` lets it return;
+            None where it is in.
+        times_ejected: since its address joined.
+        success_rate, local_origin_success_rate: percent in the last interval of outlier detection; None with too few
+            requests to judge.
+        ejection_cause: of the latest ejection, also when it is over; None before the first.
     """
 
     endpoint: Endpoint
@@ -36,6 +63,14 @@ class EndpointStats:
     successes: int
     failures: int
     mean_latency: float | None
+    failed_active_check: bool
+    ejected: bool
+    ejected_at: int | None
+    returns_at: int | None
+    times_ejected: int
+    success_rate: float | None
+    local_origin_success_rate: float | None
+    ejection_cause: EjectionCause | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +89,52 @@ class PriorityStats:
     panic: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierDetectionStats:
+    """Ejections of a cluster since it was made, by the names of Envoy's statistics (cluster_stats.rst).
+
+    Fields:
+        ejections_active: endpoints that are out now.
+        ejections_overflow: not ejected, because too many were out already.
+        ejections_enforced_*, ejections_detected_*: by cause. A detected one is not enforced where the percentage that
+            enforces it, or the limit of ejections, says so.
+        *_average, *_threshold: percent, in the last interval; None where too few endpoints had enough requests.
+    """
+
+    ejections_active: int
+    ejections_overflow: int
+    ejections_enforced_total: int
+    ejections_enforced_consecutive_5xx: int
+    ejections_enforced_consecutive_gateway_failure: int
+    ejections_enforced_consecutive_local_origin_failure: int
+    ejections_enforced_success_rate: int
+    ejections_enforced_failure_percentage: int
+    ejections_enforced_local_origin_success_rate: int
+    ejections_enforced_local_origin_failure_percentage: int
+    ejections_detected_consecutive_5xx: int
+    ejections_detected_consecutive_gateway_failure: int
+    ejections_detected_consecutive_local_origin_failure: int
+    ejections_detected_success_rate: int
+    ejections_detected_failure_percentage: int
+    ejections_detected_local_origin_success_rate: int
+    ejections_detected_local_origin_failure_percentage: int
+    success_rate_average: float | None
+    success_rate_ejection_threshold: float | None
+    local_origin_success_rate_average: float | None
+    local_origin_success_rate_ejection_threshold: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterStats:
-    """A cluster at one moment; `active` also counts requests to endpoints that have left since."""
+    """A cluster at one moment.
+
+    Fields:
+        active: requests in flight, those to endpoints that have left since included.
+        outlier_detection: None where it is off.
+    """
 
     name: str
     active: int
     endpoints: tuple[EndpointStats, ...]
     priorities: tuple[PriorityStats, ...]
+    outlier_detection: OutlierDetectionStats | None = None

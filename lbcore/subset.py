@@ -7,7 +7,6 @@ rebuilt when it is first used after an update, so thousands of them cost an upda
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -108,19 +107,12 @@ class SubsetTable:
         self._indexed: tuple[Endpoint, ...] = ()  # what the indexes were made from
         self._indexes: dict[tuple[str, ...], dict[Criteria, tuple[Endpoint, ...]]] = {}
         self._views: dict[Criteria, Subset] = {}
-        self._borrowed: dict[int, weakref.ref[Subset]] = {}  # views of nobody of their own, while someone holds them
 
     def renew(self) -> None:
-        """Makes every view look again when it is next used."""
+        """Forgets the views that match nobody any more; those who hold one may use it on."""
         with self.lock:
-            for borrowed in list(self._borrowed.values()):
-                view = borrowed()
-                if view is not None:
-                    view._become_stale()
-            for criteria, view in list(self._views.items()):
-                view._become_stale()
+            for criteria in list(self._views):
                 if criteria and not self._matching(criteria):
-                    self._borrow(view)
                     del self._views[criteria]
 
     def view(self, criteria: Mapping[str, Any]) -> Subset:
@@ -135,13 +127,7 @@ class SubsetTable:
             view = Subset(self, wanted)
             if not wanted or self._matching(wanted):
                 return self._views.setdefault(wanted, view)
-            self._borrow(view)
-            return view
-
-    def _borrow(self, view: Subset) -> None:
-        """Follows a view without keeping it alive, because anyone can name a subset that does not exist."""
-        number = id(view)
-        self._borrowed[number] = weakref.ref(view, lambda _: self._borrowed.pop(number, None))
+            return view  # and not kept, because anyone can name a subset that does not exist
 
     def members(self, criteria: Criteria) -> tuple[Endpoint, ...]:
         """The endpoints that serve these criteria, by match or by fallback."""

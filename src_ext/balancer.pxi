@@ -36,7 +36,7 @@ cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
         if not snapshot.ramp_end and not balancer.timed:
             break
         now = read_clock(balancer)
-        if <Snapshot>balancer.snapshot is snapshot and not balancer.stale:   # else the caller's clock let an update in
+        if <Snapshot>balancer.snapshot is snapshot and not balancer.link.stale:   # else the caller's clock let an update in
             balancer.draw.now = now
             if snapshot.ramp_end and now >= snapshot.ramp_end:
                 snapshot.ramp_end = 0
@@ -50,7 +50,7 @@ cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
 
 
 cdef inline int renew(Balancer balancer) except -1:
-    if lb_unlikely(balancer.stale):
+    if lb_unlikely(balancer.link.stale != 0):
         balancer._renew()
     return 0
 
@@ -85,9 +85,11 @@ cdef Snapshot build_snapshot(Balancer balancer, tuple endpoints, list owners, di
     return builder.build(endpoints, owners)
 
 
-cdef void publish(Balancer balancer, Snapshot snapshot):
+cdef void publish(Balancer balancer, Snapshot snapshot, uint32_t changes):
+    """`changes`: those that the picker had been told of when building began. It stays stale where more came meanwhile."""
     old = balancer.snapshot     # lives until all pointers are the new snapshot's
     balancer.snapshot = snapshot
+    balancer.link.stale = 0 if balancer.link.changes == changes else balancer.link.changes
     balancer.slots = snapshot.slots
     balancer.objects = tuple_items(snapshot.endpoints)
     set_direct_way(balancer)
@@ -97,8 +99,8 @@ cdef void publish(Balancer balancer, Snapshot snapshot):
 cdef void set_direct_way(Balancer balancer):
     cdef Snapshot snapshot = <Snapshot>balancer.snapshot
     cdef bint native_clock = balancer.clock is None or type(balancer.clock) is VirtualClock
-    balancer.direct = NULL if snapshot.ramp_end or balancer.timed or balancer.stale else snapshot.direct
-    balancer.clocked = snapshot.direct if balancer.timed and native_clock and not balancer.stale else NULL
+    balancer.direct = NULL if snapshot.ramp_end or balancer.timed or balancer.link.stale else snapshot.direct
+    balancer.clocked = snapshot.direct if balancer.timed and native_clock and not balancer.link.stale else NULL
 
 
 cdef list priority_values(Snapshot snapshot):
@@ -133,7 +135,11 @@ cdef class Balancer:
         self.settings = <ClusterSettings*>calloc(1, sizeof(ClusterSettings))
         if self.settings == NULL:
             raise MemoryError("no memory for a cluster's settings")
-        self.totals = totals_new()
+        cdef Totals* totals = totals_new()
+        self.link.direct = &self.direct
+        self.link.clocked = &self.clocked
+        share_totals(self, totals)
+        totals_release(totals)
         self.owners = {}
         self.departed = {}
         self.locality_weights = {}
@@ -145,7 +151,9 @@ cdef class Balancer:
     def __dealloc__(self):
         free(self.settings)
         if self.totals != NULL:
-            totals_release(self.totals)
+            if self.totals.detector != NULL and self.totals.detector.cluster == <void*>self:
+                self.totals.detector.cluster = NULL
+            leave_totals(self)
 
     def pick(self, key=None, exclude=None):
         """The endpoint for this request, or for this key where the policy hashes.
@@ -263,10 +271,15 @@ cdef class Balancer:
             )
             self.settings.zone_aware.caller_localities = sum([1 for callers in self.callers.values() if callers])
             self.settings.zone_aware.callers = sum(self.callers.values())
+        if settings["outlier_detection"] is not None:
+            self.totals.detector = outlier_detector_new(self, settings["outlier_detection"], seed)
+            self.totals.detector.next_sweep = read_clock(self) + self.totals.detector.interval
+            self.totals.observe_health = outlier_observe
 
     def _install(self, tuple endpoints, dict locality_weights):
         """Publishes new membership. Slots are kept by address; those of endpoints gone stay while requests are in flight."""
         cdef int64_t now = read_clock(self)
+        cdef uint32_t changes = self.link.changes
         cdef dict owners = {}
         cdef list in_order = []
         cdef SlotOwner owner
@@ -284,13 +297,21 @@ cdef class Balancer:
             if address not in owners and (<SlotOwner>gone).slot.active > 0
         }
         snapshot = build_snapshot(self, endpoints, in_order, locality_weights, now)
+        for address, gone in self.owners.items():
+            if address not in owners:
+                outlier_departs((<SlotOwner>gone).slot)
+        for endpoint, owner in zip(endpoints, in_order):
+            outlier_stays(owner.slot, endpoint)
         self.owners = owners
         self.departed = departed
         self.locality_weights = locality_weights
-        publish(self, snapshot)
+        publish(self, snapshot, changes)
+        views_become_stale(self)
 
     def _share(self, Balancer parent):
         """Makes this a view of another balancer's endpoints: its settings, its totals, its clock. Stale at first."""
+        leave_totals(self)
+        share_totals(self, parent.totals)
         self.settings[0] = parent.settings[0]
         self.hashing = parent.hashing
         self.timed = parent.timed
@@ -302,7 +323,7 @@ cdef class Balancer:
 
     def _staleness(self):
         """0 while up to date; else what `_install_shared` wants to hear, read before the endpoints are."""
-        return self.stale
+        return self.link.stale
 
     def _install_shared(self, Balancer parent, tuple endpoints, uint32_t staleness):
         """Publishes some of the parent's endpoints, in its slots. Stays stale where the parent has changed meanwhile."""
@@ -314,26 +335,35 @@ cdef class Balancer:
                 return
             in_order.append(owner)
         snapshot = build_snapshot(self, endpoints, in_order, parent.locality_weights, read_clock(self))
-        if self.stale == staleness:
-            self.stale = 0
         self.owners = owners
         self.locality_weights = parent.locality_weights
-        publish(self, snapshot)
+        publish(self, snapshot, staleness)
 
     def _become_stale(self):
-        store_pointer(<void**>&self.direct, NULL)   # its owner may be picking without the GIL
-        self.clocked = NULL
-        self.changes = self.changes + 1 or 1
-        self.stale = self.changes
+        become_stale(&self.link)
+
+    def _renew(self):
+        """Called before the next use, after a change of health that came as a request ended. Views have their own.
+
+        No lock is taken, because an update may hold it and call the clock: threads that come at once each build one, and
+        what has been overtaken is dropped.
+        """
+        while self.link.stale:
+            self._refresh()
 
     def _refresh(self):
-        """Builds the snapshot anew from the same endpoints, after a change of health or at the end of a slow start."""
+        """Builds the snapshot anew from the same endpoints."""
+        cdef int64_t now = read_clock(self)
         cdef Snapshot current = <Snapshot>self.snapshot
+        cdef uint32_t changes = self.link.changes
         in_order = [self.owners[endpoint.address] for endpoint in current.endpoints]
-        publish(self, build_snapshot(self, current.endpoints, in_order, self.locality_weights, read_clock(self)))
+        snapshot = build_snapshot(self, current.endpoints, in_order, self.locality_weights, now)
+        if <Snapshot>self.snapshot is current:
+            publish(self, snapshot, changes)
 
     def _set_health(self, str address, bint healthy, bint degraded, bint excluded):
-        """Returns whether anything changed; KeyError where there is no such endpoint."""
+        """KeyError where there is no such endpoint."""
+        cdef int64_t now = read_clock(self)
         cdef Slot* slot = (<SlotOwner>self.owners[address]).slot
         cdef uint32_t said = 0
         cdef uint32_t before = slot.flags & (FAILED_ACTIVE_CHECK | DEGRADED_ACTIVE_CHECK | EXCLUDED_BY_CHECK)
@@ -341,20 +371,31 @@ cdef class Balancer:
             said = FAILED_ACTIVE_CHECK | (EXCLUDED_BY_CHECK if excluded else 0)
         elif degraded:
             said = DEGRADED_ACTIVE_CHECK
+        if healthy and slot.flags & EJECTED and slot.totals.detector.returns_by_check:
+            let_return(slot, now)
         if said == before:
-            return False
+            return
         if healthy and before & FAILED_ACTIVE_CHECK:
-            slot.available_since = read_clock(self)
+            slot.available_since = now
         slot.flags = (slot.flags & ~before) | said
-        return True
+        health_has_changed(self)
 
-    def _ramp_is_over(self):
-        """Whether slow starts ended since the snapshot was built, so that a plainer one would do."""
+    def _sweep(self):
+        """Outlier detection's interval work, if it is due."""
+        cdef int64_t now
+        if self.totals.detector != NULL:
+            now = read_clock(self)
+            if sweep_is_due(self.totals.detector, now):
+                outlier_sweep(<Snapshot>self.snapshot, self.totals.detector, now)
+
+    def _end_ramps(self):
+        """Where slow starts ended since the snapshot was built, a plainer one will do."""
         cdef Snapshot snapshot = <Snapshot>self.snapshot
-        return self.settings.policy.ramp.window > 0 and snapshot.ramp_end > 0 and read_clock(self) >= snapshot.ramp_end
+        if self.settings.policy.ramp.window > 0 and snapshot.ramp_end > 0 and read_clock(self) >= snapshot.ramp_end:
+            health_has_changed(self)
 
     def _slot_values(self):
-        """For each endpoint: itself, availability, active, requests, successes, failures, mean latency or None."""
+        """For each endpoint: itself, availability, cause of its latest ejection, then the rest of `EndpointStats`."""
         cdef Snapshot snapshot
         cdef Slot* slot
         cdef uint32_t i
@@ -364,8 +405,9 @@ cdef class Balancer:
         for i in range(snapshot.count):
             slot = snapshot.slots[i]
             values.append((
-                snapshot.endpoints[i], snapshot.availability[i], slot.active, slot.requests, slot.successes, slot.failures,
+                snapshot.endpoints[i], snapshot.availability[i], ejection_cause(slot), slot.active, slot.requests, slot.successes, slot.failures,
                 slot.latency_total / slot.latency_count if slot.latency_count else None,
+                bool(slot.flags & FAILED_ACTIVE_CHECK), *ejection_values(slot),
             ))
         return values
 
@@ -373,6 +415,10 @@ cdef class Balancer:
         """What `Explanation` is made of (explaining.pxi)."""
         renew(self)
         return explain_pick(self, key, probes)
+
+    def _outlier_values(self):
+        """What `OutlierDetectionStats` says (lbcore/stats.py); None without outlier detection."""
+        return None if self.totals.detector == NULL else outlier_values(self.totals.detector)
 
     def _active(self):
         """Requests in flight, those to endpoints that are gone included."""

@@ -30,10 +30,12 @@ cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:
 
 cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
     """Whoever joins, or joins again, starts anew in all but its counts."""
-    slot.flags = 0
+    slot.flags &= DEPARTED      # until it is published as a member
     slot.available_since = now
     slot.estimate = 0.0
     slot.estimated_at = 0
+    memset(&slot.outlier, 0, sizeof(OutlierState))
+    slot.outlier.success_rate = slot.outlier.local_success_rate = -1.0
 
 
 cdef inline void slot_release(Slot* slot) noexcept:
@@ -107,6 +109,7 @@ cdef inline void totals_release(Totals* totals) noexcept:
     if totals.refs == 0:
         if totals.fleet != NULL:
             totals.fleet.free(totals.fleet)
+        free(totals.detector)
         free(totals)
 
 

@@ -10,11 +10,13 @@ cdef extern from *:
     """
     void** tuple_items "lb_tuple_items"(object items) noexcept
 
-# What checks say of a slot's endpoint, whatever discovery says.
+# What checks and outlier detection say of a slot's endpoint, whatever discovery says.
 cdef enum SlotFlag:
     FAILED_ACTIVE_CHECK = 1
     DEGRADED_ACTIVE_CHECK = 2
     EXCLUDED_BY_CHECK = 4       # it has failed by its own word, and counts as a draining one
+    EJECTED = 8                 # by outlier detection
+    DEPARTED = 16               # its address has left the cluster; requests to it may be in flight
 
 # Where one priority's healthy or degraded part of the traffic goes: through localities, to one selector, or nowhere.
 cdef struct Choice:

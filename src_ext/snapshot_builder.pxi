@@ -342,9 +342,11 @@ cdef class SnapshotBuilder:
 
 
 cdef inline uint8_t availability_of(int health, const Slot* slot) noexcept nogil:
-    # endpoint health as in core/v3/health_check.proto: 0 UNKNOWN, 1 HEALTHY, 5 DEGRADED; all others are out.
-    if slot.flags & FAILED_ACTIVE_CHECK:
+    if slot.flags & (FAILED_ACTIVE_CHECK | EJECTED) or said_out(health):
         return UNAVAILABLE
-    if health == 0 or health == 1:
-        return DEGRADED if slot.flags & DEGRADED_ACTIVE_CHECK else HEALTHY
-    return DEGRADED if health == 5 else UNAVAILABLE
+    return DEGRADED if health == 5 or slot.flags & DEGRADED_ACTIVE_CHECK else HEALTHY
+
+
+cdef inline bint said_out(int health) noexcept nogil:
+    """By discovery; health as in core/v3/health_check.proto: only UNKNOWN, HEALTHY and DEGRADED serve."""
+    return not (health == 0 or health == 1 or health == 5)

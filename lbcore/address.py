@@ -7,7 +7,7 @@ import socket
 
 from lbcore.validation import refusal, text
 
-__all__ = ["canonical_address", "is_hostname", "split_address"]
+__all__ = ["canonical_address", "hostname", "is_hostname", "split_address"]
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
@@ -32,6 +32,14 @@ def canonical_address(value: object, field: str = "address") -> str:
     if not _PORT.match(port) or not 1 <= int(port) <= 65535:
         raise refusal(field, address, f"expected a port from 1 to 65535 at the end, found {port!r:.20}")
     return f"{canonical_host}:{int(port)}"
+
+
+def hostname(value: object, field: str = "name") -> str:
+    """Checks a name that is to be resolved, without a port. Raises `InvalidSetting`."""
+    name = text(value, field)
+    if not _HOSTNAME.match(name) or _ends_in_number(name.removesuffix(".")):
+        raise refusal(field, name, "expected a host name, such as web.internal")
+    return name
 
 
 def is_hostname(address: str) -> bool:

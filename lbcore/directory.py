@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from collections.abc import AsyncGenerator, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -39,12 +39,14 @@ class DirectorySnapshot:
         services: by name.
         listeners: for Envoys that take them from here.
         stale: why, by source, for each source whose services may be out of date.
+        sourced: by service, the source of its members.
     """
 
     revision: int = 0
     services: Mapping[str, ServiceSnapshot] = field(default_factory=lambda: MappingProxyType({}))
     listeners: tuple[Listener, ...] = ()
     stale: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    sourced: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Directory:
@@ -85,6 +87,17 @@ class Directory:
         """Holds `synced` back until this source has published for the first time."""
         if source not in self._published and source not in self._members:
             self._awaited.add(source)
+
+    def stop_awaiting(self, source: str) -> bool:
+        """Lets `synced` go on without a source that has not been heard from; what waits for its members stays out.
+
+        Returns whether it was awaited.
+        """
+        awaited = source in self._awaited
+        if awaited:
+            self._awaited.discard(source)
+            self._replace(self._current.stale, frozenset(), notify=True)
+        return awaited
 
     def publish(
         self,
@@ -184,7 +197,7 @@ class Directory:
         """Says that a source fails: what it has published stays, and shows as possibly out of date."""
         self._replace({**self._current.stale, source: reason}, frozenset(), notify=False)
 
-    async def watch(self) -> AsyncIterator[DirectorySnapshot]:
+    async def watch(self) -> AsyncGenerator[DirectorySnapshot, None]:
         """Yields the current snapshot as soon as the directory is synced, then the newest one after each change.
 
         A slow reader skips what lies between: it always gets the newest.
@@ -217,6 +230,7 @@ class Directory:
             services.keys() != old.services.keys()
             or any(services[name] is not old.services[name] for name in changed & services.keys())
             or listeners != old.listeners
+            or self._sourced != old.sourced
         )
         if content_changed or stale != old.stale:
             self._current = DirectorySnapshot(
@@ -224,6 +238,7 @@ class Directory:
                 services=MappingProxyType(services),
                 listeners=listeners,
                 stale=MappingProxyType(dict(stale)),
+                sourced=MappingProxyType(dict(self._sourced)),
             )
             notify = True
         if notify:

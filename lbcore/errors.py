@@ -16,6 +16,7 @@ __all__ = [
     "RemoteFailure",
     "RequestTimedOut",
     "ServiceUnreachable",
+    "SourceTimedOut",
     "StoreFailed",
     "UnknownLease",
     "UnknownService",
@@ -119,6 +120,10 @@ class ServiceUnreachable(LbError, ConnectionError):
 
 class RequestTimedOut(LbError, TimeoutError):
     """The picker service did not answer in time."""
+
+
+class SourceTimedOut(LbError, TimeoutError):
+    """A source has not said in time who belongs to its service; the message bears its last failure."""
 
 
 class RemoteFailure(LbError, RuntimeError):

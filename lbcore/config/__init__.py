@@ -6,16 +6,18 @@ A file is taken whole or not at all: one mistake refuses it, and the error lists
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lbcore.config import document
 from lbcore.config.decoding import MISSING, Decoder, in_words, meant
-from lbcore.config.document import Malformed, Mapping, Node, compose
+from lbcore.config.document import Malformed, Node, compose
 from lbcore.config.services import decode_service, unknown_service
 from lbcore.errors import ConfigError, Mistake
 from lbcore.routing import Listener, listener_clashes
 from lbcore.snapshot import ServiceSnapshot
+from lbcore.source import Source
 
 __all__ = ["Configuration", "load", "parse"]
 
@@ -24,10 +26,11 @@ _FIELDS = ("services", "listeners")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What a configuration file says, in its order."""
+    """What a configuration file says, in its order; of services whose endpoints a source finds, that source by name."""
 
     services: tuple[ServiceSnapshot, ...] = ()
     listeners: tuple[Listener, ...] = ()
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
 
 def load(path: Path) -> Configuration:
@@ -88,16 +91,20 @@ def _configuration(decoder: Decoder, root: Node | None) -> Configuration:
     for name, node in entries.items():
         if name not in _FIELDS:
             decoder.wrong((name,), f"unknown field{meant(name, _FIELDS)}", node.line)
-    if isinstance(root, Mapping) and "services" not in entries:
+    if isinstance(root, document.Mapping) and "services" not in entries:
         decoder.wrong((), "services is missing; write `services: {}` for none", root.line)
     named = _named_services(decoder, entries["services"]) if "services" in entries else {}
-    services = [decode_service(decoder, name, node, ("services", name), named) for name, node in named.items()]
-    listeners = _listeners(decoder, entries["listeners"], named) if "listeners" in entries else ()
-    return Configuration(services=tuple(service for service in services if service is not None), listeners=listeners)
+    decoded = [decode_service(decoder, name, node, ("services", name), named) for name, node in named.items()]
+    services = [service for service in decoded if service is not None]
+    return Configuration(
+        services=tuple(service.snapshot for service in services),
+        listeners=_listeners(decoder, entries["listeners"], named) if "listeners" in entries else (),
+        sources={service.snapshot.name: service.source for service in services if service.source is not None},
+    )
 
 
 def _named_services(decoder: Decoder, node: Node) -> dict[str, Node]:
-    if isinstance(node, Mapping):
+    if isinstance(node, document.Mapping):
         return decoder.entries(node, ("services",))
     what = f"expected a mapping of names to services, found {in_words(node)}"
     decoder.wrong(("services",), what, node.line)

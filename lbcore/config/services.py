@@ -17,9 +17,10 @@ from lbcore.errors import Mistake
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality
 from lbcore.schema import Checked, Field, fields_of, mistakes_in
 from lbcore.snapshot import ServiceSnapshot
+from lbcore.source import Source
 from lbcore.validation import Whole
 
-__all__ = ["LocalityShare", "decode_service", "unknown_service"]
+__all__ = ["LocalityShare", "WrittenService", "decode_service", "unknown_service"]
 
 _RENAMED = {"name": "", "locality_weights": "localities"}  # the name is the key of the service itself
 
@@ -31,8 +32,21 @@ class LocalityShare(Checked):
     weight: Annotated[int, Whole(1, MAX_WEIGHT)]
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenService:
+    """A service as the file has it.
+
+    Fields:
+        snapshot: all of it; without endpoints where a source is to find them.
+        source: of its endpoints.
+    """
+
+    snapshot: ServiceSnapshot
+    source: Source | None = None
+
+
 def _declared() -> Mapping[str, Field]:
-    fields = dict(fields_of(ServiceSnapshot))
+    fields = {**fields_of(ServiceSnapshot), "source": fields_of(WrittenService)["source"]}
     del fields["name"]
     weights = fields.pop("locality_weights")
     return {**fields, "localities": replace(weights, name="localities", type=Mapping[str, LocalityShare])}
@@ -43,10 +57,11 @@ _FIELDS = _declared()
 
 def decode_service(
     decoder: Decoder, name: str, node: Node, path: Path, known: Collection[str] = ()
-) -> ServiceSnapshot | None:
+) -> WrittenService | None:
     """The service of that name, or None where it has mistakes. `known` are the services that its route may lead to."""
     before = len(decoder.mistakes)
     given = decoder.fields(_FIELDS, node, path)
+    source: Source | None = given.pop("source", None)
     shares: dict[str, LocalityShare] = given.pop("localities", {})
     given |= {"name": name, "locality_weights": {place: share.weight for place, share in shares.items()}}
     wrong = mistakes_in(ServiceSnapshot, given)
@@ -56,10 +71,18 @@ def decode_service(
     service = decoder.construct(ServiceSnapshot, {"name": "unnamed", **sound}, node, path, _RENAMED)
     if len(decoder.mistakes) > before:
         return None
-    decoder.judge(_gaps(service.endpoints), node, path)
-    decoder.judge(_unused(shares, service.endpoints), node, path)
+    if source is not None:
+        decoder.judge(_both("endpoints" in given), node, path)
+    else:
+        decoder.judge(_gaps(service.endpoints), node, path)
+        decoder.judge(_unused(shares, service.endpoints), node, path)
     decoder.judge(_lost(service, known), node, path)
-    return service if len(decoder.mistakes) == before else None
+    return WrittenService(service, source) if len(decoder.mistakes) == before else None
+
+
+def _both(endpoints_given: bool) -> Iterator[Mistake]:
+    if endpoints_given:
+        yield Mistake(("source",), "expected endpoints or a source of them, found both", see=("endpoints",))
 
 
 def _gaps(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:

@@ -1,19 +1,20 @@
-"""The admin port: `/ready`, `/metrics`, `/clusters` and an index, over HTTP. Read-only."""
+"""The admin port: `/ready`, `/metrics`, `/clusters`, `/sd` and an index, over HTTP. Read-only."""
 
 from __future__ import annotations
 
 import hashlib
 import html
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
-from aiohttp import web
+from aiohttp import ETag, web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from lbcore.directory import DirectorySnapshot
 from lbcore.service.clusters import Clusters
 from lbcore.service.envoy_clusters import clusters_json, clusters_text
+from lbcore.service.service_discovery import targets_json
 
 __all__ = ["Admin"]
 
@@ -31,6 +32,7 @@ class Admin:
         pages: dict[str, tuple[Callable[[web.Request], Awaitable[web.Response]], str]] = {
             "/clusters": (self._show_clusters, "every endpoint as Envoy's admin shows it; ?format=json"),
             "/metrics": (self._show_metrics, "for Prometheus"),
+            "/sd": (self._show_targets, "endpoints for Prometheus's http_sd_configs; ?service=NAME for one service"),
             "/ready": (self._show_ready, "200 when the service answers, else 503; says which sources are stale"),
         }
         rows = "".join(f'<li><a href="{path}">{path}</a> {html.escape(what)}\n' for path, (_, what) in pages.items())
@@ -69,16 +71,35 @@ class Admin:
     async def _show_clusters(self, request: web.Request) -> web.Response:
         form = request.query.get("format", "text")
         if form == "text":
-            return web.Response(text=clusters_text(self._clusters))
+            return web.Response(text=clusters_text(self._clusters, self._clusters.directory.current))
         if form == "json":
             return web.Response(text=clusters_json(self._clusters), content_type="application/json")
         return web.Response(status=400, text=f"format {form!r}: expected text or json\n")
 
+    async def _show_targets(self, request: web.Request) -> web.Response:
+        """503 until the directory is synced: a client then keeps what it has, where an empty list would remove all."""
+        directory = self._clusters.directory
+        if not directory.synced:
+            return web.Response(status=503, text="not every source has been heard from yet\n")
+        services = directory.current.services
+        wanted = request.query.getall("service", [*services])
+        known = [services[name] for name in sorted(set(wanted)) if name in services]
+        etag = ETag(_digest(f"{service.name}\0{service.version}\0" for service in known))
+        if request.if_none_match and etag in request.if_none_match:
+            response = web.Response(status=304)
+        else:
+            response = web.Response(body=targets_json(known), content_type="application/json")
+        response.etag = etag
+        return response
+
 
 def _version(snapshot: DirectorySnapshot) -> str:
     """A hash of every service's version: replicas with the same content agree on it."""
-    content = "".join(f"{name}\0{service.version}\0" for name, service in sorted(snapshot.services.items()))
-    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    return _digest(f"{name}\0{service.version}\0" for name, service in sorted(snapshot.services.items()))
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.blake2b("".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def _dumps(value: object) -> str:

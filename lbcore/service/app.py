@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from lbcore.service.registry import SERVICE_NAME as REGISTRY
 from lbcore.service.registry import RegistryService
 from lbcore.service.registry_metrics import RegistryCollector
 from lbcore.sources.file import FileSource
+from lbcore.sources.running import RunningSources
 from lbcore.xds.server import SERVICES as XDS_SERVICES
 from lbcore.xds.server import XdsServer
 
@@ -86,10 +88,11 @@ class Service:
         self._admin_binding = admin_binding
         self._stop = asyncio.Event()
         directory = Directory()
-        self._source = FileSource(config, directory)
+        self._sources = RunningSources(directory)
+        self._source = FileSource(config, directory, self._sources)
         self._clusters = Clusters(directory)
         self._leases: LeaseTable[Lease] = LeaseTable()
-        registry = make_registry(self._clusters, self._leases, self._source)
+        registry = make_registry(self._clusters, self._leases, self._source, self._sources)
         self._registrations = make_registry_store(store, config, directory)
         registry.register(RegistryCollector(self._registrations))
         self._registry = RegistryService(self._registrations)
@@ -103,15 +106,13 @@ class Service:
         self._handle_signals()
         self._source.load_first()
         self._registrations.open()
-        self._clusters.apply(self._clusters.directory.current)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         runner = web.AppRunner(self._admin.application(), access_log=None)
         parts: list[asyncio.Task[None]] = []
         try:
             bound = Bound(await self._listen_grpc(server), await self._listen_admin(runner))
             parts = [asyncio.ensure_future(part) for part in self._parts()]
-            await self._set_health(health_pb2.HealthCheckResponse.SERVING)
-            _announce(bound)
+            parts.append(asyncio.ensure_future(self._tell_when_ready(bound)))
             failed = await self._until_stopped(parts)
             await self._drain(server)
         finally:
@@ -128,6 +129,7 @@ class Service:
         return (
             self._source.run(),
             self._registrations.run(),
+            self._sources.run(),
             self._clusters.run(),
             self._clusters.tick(),
             self._leases.run(),
@@ -138,6 +140,7 @@ class Service:
         self._picker.add_to(server)
         self._registry.add_to(server)
         self._xds.add_to(server)
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
         try:
@@ -154,6 +157,14 @@ class Service:
         except OSError:
             raise self._admin_binding.refused() from None
         return replace(self._admin_binding, port=runner.addresses[0][1])
+
+    async def _tell_when_ready(self, bound: Bound) -> None:
+        """Until every source has been heard from, callers are told to wait or to ask elsewhere."""
+        async with aclosing(self._clusters.directory.watch()) as snapshots:
+            self._clusters.apply(await anext(snapshots))
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        _announce(bound)
+        await asyncio.Event().wait()  # as the other parts, it goes on until it is cancelled
 
     async def _until_stopped(self, parts: list[asyncio.Task[None]]) -> bool:
         """Waits for a signal; returns whether a part has failed instead."""

@@ -15,6 +15,7 @@ from envoy.config.cluster.v3 import circuit_breaker_pb2
 from envoy.config.core.v3 import base_pb2
 from google.protobuf.json_format import MessageToDict
 
+from lbcore.directory import DirectorySnapshot
 from lbcore.model import Health
 from lbcore.service.clusters import ServedCluster
 from lbcore.settings import CircuitBreakers
@@ -42,9 +43,13 @@ _DISCOVERY_STATUS = {
 }
 
 
-def clusters_text(clusters: Iterable[ServedCluster]) -> str:
+def clusters_text(clusters: Iterable[ServedCluster], snapshot: DirectorySnapshot) -> str:
     """`/clusters`: one `cluster::...::value` a line."""
-    return "".join(f"{served.service.name}::{line}\n" for served in clusters for line in _lines(served))
+    return "".join(
+        f"{served.service.name}::{line}\n"
+        for served in clusters
+        for line in (*_lines(served), *_source_lines(served.service.name, snapshot))
+    )
 
 
 def clusters_json(clusters: Iterable[ServedCluster]) -> str:
@@ -68,6 +73,14 @@ def _lines(served: ServedCluster) -> Iterator[str]:
         address = each.endpoint.address.removeprefix("unix:")
         for name, value in _host_values(each):
             yield f"{address}::{name}::{value}"
+
+
+def _source_lines(service: str, snapshot: DirectorySnapshot) -> Iterator[str]:
+    """Lines of lbcore's own: which source finds the endpoints, and why it fails where it does."""
+    if source := snapshot.sourced.get(service):
+        yield f"source::{source}"
+        if reason := snapshot.stale.get(source):
+            yield f"stale::{' '.join(reason.split())}"
 
 
 def _host_values(each: EndpointStats) -> Iterator[tuple[str, object]]:

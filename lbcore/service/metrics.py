@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
@@ -42,6 +42,30 @@ class ReloadCounts(Protocol):
     @property
     def failures(self) -> int:
         """Times that it was bad, and the last good one kept."""
+
+
+class SourceState(Protocol):
+    """How a source does."""
+
+    @property
+    def name(self) -> str:
+        """What the directory calls it."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it works."""
+
+    @property
+    def updates(self) -> int:
+        """Changes that it has told."""
+
+    @property
+    def errors(self) -> int:
+        """Times that it has failed."""
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since it was last heard from; None: never."""
 
 
 class XdsMetrics(XdsObserver):
@@ -87,10 +111,13 @@ class XdsMetrics(XdsObserver):
 class _StateCollector(Collector):
     """Reads the service's state when it is scraped."""
 
-    def __init__(self, clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts) -> None:
+    def __init__(
+        self, clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts, sources: Iterable[SourceState]
+    ) -> None:
         self._clusters = clusters
         self._leases = leases
         self._reloads = reloads
+        self._sources = sources
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Nothing: asked at registration for names, which collecting would give only once the state exists."""
@@ -100,6 +127,7 @@ class _StateCollector(Collector):
         yield from self._picks()
         yield from self._held_leases()
         yield from self._configuration()
+        yield from self._source_states()
         yield from self._endpoints()
 
     def _picks(self) -> Iterator[CounterMetricFamily]:
@@ -130,6 +158,21 @@ class _StateCollector(Collector):
             "lbcore_directory_revision", "Changes of the directory in this process", directory.current.revision
         )
 
+    def _source_states(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        up = GaugeMetricFamily("lbcore_source_up", "1 while the source works", labels=["source"])
+        age = GaugeMetricFamily(
+            "lbcore_source_age_seconds", "Time since the source was last heard from", labels=["source"]
+        )
+        updates = CounterMetricFamily("lbcore_source_updates", "Changes that the source has told", labels=["source"])
+        errors = CounterMetricFamily("lbcore_source_errors", "Times that the source has failed", labels=["source"])
+        for source in self._sources:
+            up.add_metric([source.name], source.up)
+            updates.add_metric([source.name], source.updates)
+            errors.add_metric([source.name], source.errors)
+            if source.age is not None:
+                age.add_metric([source.name], source.age)
+        yield from (up, age, updates, errors)
+
     def _endpoints(self) -> Iterator[GaugeMetricFamily]:
         endpoints = GaugeMetricFamily(
             "lbcore_endpoints", "Endpoints by discovery's health", labels=["service", "health"]
@@ -145,9 +188,11 @@ class _StateCollector(Collector):
         yield active
 
 
-def make_registry(clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts) -> CollectorRegistry:
+def make_registry(
+    clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts, sources: Iterable[SourceState] = ()
+) -> CollectorRegistry:
     """A registry with the service's state and the process's own figures."""
     registry = CollectorRegistry()
     ProcessCollector(namespace="lbcore", registry=registry)
-    registry.register(_StateCollector(clusters, leases, reloads))
+    registry.register(_StateCollector(clusters, leases, reloads, sources))
     return registry

@@ -20,6 +20,7 @@ from lbcore import config
 from lbcore.config import Configuration
 from lbcore.directory import Directory
 from lbcore.errors import ConfigError, LbError
+from lbcore.sources.running import RunningSources, source_name
 
 __all__ = ["FileSource"]
 
@@ -33,7 +34,7 @@ _Stamp = tuple[int, ...]  # what identifies the state of the file; empty where t
 
 
 class FileSource:
-    """Publishes the services and listeners of one file.
+    """Publishes the services and listeners of one file, and says which sources its services want.
 
     `load_first` once, then `run` until cancelled. All of it on the event loop's thread, save for the decoding.
     `loads` and `failures` count how often new content was taken, and refused.
@@ -41,9 +42,13 @@ class FileSource:
 
     name = "file"
 
-    def __init__(self, path: Path, directory: Directory) -> None:
+    def __init__(
+        self, path: Path, directory: Directory, sources: RunningSources | None = None, *, only: str = ""
+    ) -> None:
         self._path = path
+        self._only = only  # of its services this one; empty: all
         self._directory = directory
+        self._sources = sources or RunningSources(directory)
         self._stamp: _Stamp | None = None  # of the last look
         self._digest = b""  # of the content that was decoded last
         self._decoded: Configuration | ConfigError = Configuration()
@@ -120,10 +125,14 @@ class FileSource:
     def _publish(self) -> None:
         if isinstance(self._decoded, ConfigError):
             raise self._decoded
-        changed = self._directory.publish(self.name, self._decoded.services, self._decoded.listeners)
+        services = [service for service in self._decoded.services if self._only in ("", service.name)]
+        sources = {name: source for name, source in self._decoded.sources.items() if self._only in ("", name)}
+        sourced = {service: source_name(service, source) for service, source in sources.items()}
+        changed = self._directory.publish(self.name, self._decoded.services, self._decoded.listeners, sourced=sourced)
+        self._sources.want(sources)
         if changed or self._reported:
             self.loads += 1
-            LOG.info("%s: loaded, %d services", config.shown(self._path), len(self._decoded.services))
+            LOG.info("%s: loaded, %d services", config.shown(self._path), len(services))
         self._reported = None
 
     def _report(self, reason: str) -> None:

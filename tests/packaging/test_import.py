@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SERVICE_LIBRARIES = ("grpc", "google.protobuf", "aiohttp", "yaml", "prometheus_client", "uvloop", "watchfiles", "envoy")
+SERVICE_LIBRARIES = ("grpc", "google.protobuf", "aiohttp", "yaml", "prometheus_client", "uvloop", "watchfiles", "envoy", "dns")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,134 @@
+"""Where the endpoints of a service may come from, beside a list of them: DNS, HTTP.
+
+Values, checked when they are made; `lbcore.sources` carries them out. A service has one of them in the configuration
+file (`source: {dns: {name: web.internal, port: 80}}`), a program gives one to `lbcore.connect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from lbcore.address import canonical_address, hostname
+from lbcore.errors import InvalidSetting, Mistake
+from lbcore.schema import Checked
+from lbcore.validation import Interval, Seconds, Whole, printable, refusal, visible_text
+
+__all__ = ["Dns", "HttpSd", "HttpSettings", "Source", "SourceSettings"]
+
+LookupFamily = Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"]
+
+
+def http_url(value: object, field: str) -> str:
+    """An absolute URL of http or https with a host, and no user, password or fragment in it."""
+    url = visible_text(value, field)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise refusal(field, url, "expected a URL such as http://127.0.0.1:8500") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not url.isascii() or " " in url:
+        raise refusal(field, url, "expected a URL such as http://127.0.0.1:8500")
+    if parts.username is not None or parts.fragment:
+        raise refusal(field, url, "expected no user, password or fragment in it; a token goes into token_file")
+    return url
+
+
+def addresses(value: object, field: str) -> tuple[str, ...]:
+    """A sequence of `IP:PORT`."""
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise refusal(field, value, "expected a list of IP:PORT")
+    return tuple(canonical_address(item, f"{field}[{index}]") for index, item in enumerate(value))
+
+
+def texts(value: object, field: str) -> Mapping[str, str]:
+    """A mapping of text to text."""
+    if not isinstance(value, Mapping):
+        raise refusal(field, value, "expected a mapping of names to text")
+    wrong = [
+        Mistake((field, str(key)), refusal(str(key), part, "expected text").mistakes[0].what)
+        for key, part in value.items()
+        if not isinstance(key, str) or not isinstance(part, str)
+    ]
+    if wrong:
+        raise InvalidSetting(*wrong)
+    return dict(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings(Checked):
+    """What all kinds of sources have in common.
+
+    Fields:
+        initial_fetch_timeout: seconds from the start that answers are held back for this source at most; 0 is for as
+            long as it takes. Source: Envoy ConfigSource.initial_fetch_timeout.
+    """
+
+    initial_fetch_timeout: Annotated[float, Seconds(0.0)] = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings(SourceSettings):
+    """What sources that speak HTTP have in common.
+
+    Fields:
+        timeout: seconds for one request, less the time that it asks the server to hold it.
+        token_file: a file whose content is sent as a bearer token; read again for each request.
+        ca_file: certificates that vouch for the server, in PEM; empty: those of the system.
+    """
+
+    timeout: Interval = 10.0
+    token_file: Annotated[str, printable] = ""
+    ca_file: Annotated[str, printable] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dns(SourceSettings):
+    """The addresses of a name, asked for again as their TTL ends.
+
+    Fields:
+        name: a host name; with `port` unset one that has SRV records, such as `_http._tcp.web.internal`.
+        port: of every address. None: SRV records say it, and weights and priorities too.
+        dns_lookup_family: `auto` takes IPv6 addresses and only without any IPv4 ones, `v4_preferred` the other way
+            round, `all` both.
+        resolvers: servers to ask, `IP:PORT`; without any those of /etc/resolv.conf, and its search list.
+        min_ttl, max_ttl: bounds in seconds of the time for which an answer is used.
+        timeout: seconds for an answer, all servers and retries included.
+
+    Source: Envoy's DNS cluster (extensions/clusters/dns/v3); SRV: RFC 2782.
+    """
+
+    name: Annotated[str, hostname]
+    _: KW_ONLY
+    port: Annotated[int, Whole(1, 65535)] | None = None
+    dns_lookup_family: LookupFamily = "auto"
+    resolvers: Annotated[tuple[str, ...], addresses] = ()
+    min_ttl: Interval = 5.0
+    max_ttl: Interval = 300.0
+    timeout: Interval = 5.0
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if self.min_ttl > self.max_ttl:
+            yield Mistake(("min_ttl",), f"min_ttl {self.min_ttl:g}: expected at most max_ttl {self.max_ttl:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSd(HttpSettings):
+    """A JSON list of targets as Prometheus reads it: `[{"targets": ["10.0.0.1:80"], "labels": {…}}]`.
+
+    Fields:
+        url: asked every `refresh_interval` seconds.
+        labels: only targets that have all of these labels.
+
+    Source: Prometheus http_sd_config.
+    """
+
+    url: Annotated[str, http_url]
+    _: KW_ONLY
+    refresh_interval: Interval = 60.0
+    labels: Annotated[Mapping[str, str], texts] = field(default_factory=dict)
+
+
+Source = Dns | HttpSd

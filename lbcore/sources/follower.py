@@ -1,0 +1,114 @@
+"""Follows one feed for ever: hands on what it says, damped; asks again when it breaks, backing off.
+
+The invariant: a feed that breaks takes nothing away. Whatever goes wrong in it, the rest of the process goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+
+from lbcore.membership import Membership
+from lbcore.sources.back_off import BackOff
+from lbcore.sources.feed import Feed, FeedBroken, Timing
+
+__all__ = ["DAMPING", "Follower"]
+
+LOG = logging.getLogger(__name__)
+
+DAMPING = 0.1  # seconds from one change to the next at least; istiod pushes no more often (PILOT_DEBOUNCE_AFTER)
+
+
+class Follower:
+    """Runs a feed. `heard` gets each membership and says whether it is a change; `failed` the reason of each failure.
+
+    Fields:
+        up: whether the feed works now.
+        updates: changes handed on.
+        errors: times that the feed broke.
+        last_success: when by the clock it was last heard from; None: never.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        feed: Feed,
+        heard: Callable[[Membership], bool],
+        failed: Callable[[str], None],
+        timing: Timing,
+    ) -> None:
+        self.name = name
+        self._feed = feed
+        self._heard = heard
+        self._failed = failed
+        self._timing = timing
+        self._held_back: Membership | None = None  # until the damping ends
+        self._last_change = float("-inf")
+        self._damping: asyncio.Task[None] | None = None
+        self.up = False
+        self.updates = 0
+        self.errors = 0
+        self.last_success: float | None = None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the feed was last heard from; None: never."""
+        return None if self.last_success is None else self._timing.clock() - self.last_success
+
+    async def run(self) -> None:
+        """Follows the feed until cancelled."""
+        back_off = BackOff(self._timing.random)
+        try:
+            while True:
+                try:
+                    async with aclosing(self._feed.follow()) as memberships:
+                        async for membership in memberships:
+                            back_off.reset()
+                            self._hear(membership)
+                    self._fail("it ended")
+                except FeedBroken as broken:
+                    self._fail(str(broken))
+                except Exception as unexpected:  # a defect, or an answer as nobody foresaw it: the others go on
+                    LOG.exception("source %s", self.name)
+                    self._fail(f"{type(unexpected).__name__}: {unexpected}")
+                await self._timing.sleep(back_off.next())
+        finally:
+            self.up = False
+            if self._damping is not None:
+                self._damping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._damping
+
+    def _hear(self, membership: Membership) -> None:
+        now = self._timing.clock()
+        self.last_success = now
+        if not self.up:
+            self.up = True
+            LOG.info("source %s: heard from, %d endpoints", self.name, len(membership.endpoints))
+        wait = self._last_change + DAMPING - now
+        if wait <= 0 and self._damping is None:
+            self._hand_on(membership)
+        else:
+            self._held_back = membership
+            self._damping = self._damping or asyncio.ensure_future(self._hand_on_later(wait))
+
+    async def _hand_on_later(self, wait: float) -> None:
+        await self._timing.sleep(wait)
+        self._damping = None
+        if self._held_back is not None:
+            self._hand_on(self._held_back)
+
+    def _hand_on(self, membership: Membership) -> None:
+        self._held_back = None
+        if self._heard(membership):
+            self.updates += 1
+            self._last_change = self._timing.clock()
+
+    def _fail(self, reason: str) -> None:
+        self.errors += 1
+        if self.up or self.errors == 1:
+            LOG.warning("source %s: %s; what it said last stays in use", self.name, reason)
+        self.up = False
+        self._failed(reason)

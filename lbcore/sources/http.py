@@ -1,0 +1,105 @@
+"""What sources that speak HTTP share: a session with their token and CA, and failures in words."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from lbcore.source import HttpSettings
+from lbcore.sources.feed import FeedBroken
+
+__all__ = ["MAX_BODY", "HttpClient", "body", "decoded"]
+
+MAX_BODY = 64 * 2**20  # bytes; a list of 100,000 endpoints takes a third of that
+_SHOWN = 200  # characters of an answer that is refused
+
+
+class HttpClient:
+    """Requests with the settings of a source. One connection pool for each `session`."""
+
+    def __init__(self, settings: HttpSettings, token_file: str = "", ca_file: str = "") -> None:
+        self._timeout = settings.timeout
+        self._token_file = settings.token_file or token_file
+        self._ca_file = settings.ca_file or ca_file
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """A session in which every failure is a `FeedBroken`."""
+        try:
+            connector = aiohttp.TCPConnector(ssl=self._tls(), limit=2)
+            async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
+                yield session
+        except (aiohttp.ClientError, TimeoutError, OSError) as failed:
+            raise FeedBroken(_in_words(failed)) from None
+
+    @asynccontextmanager
+    async def get(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        held: float = 0.0,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A GET. `held` is how many seconds the server may take on top of the timeout, also between two reads."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout + held)
+        authorization = {"Authorization": f"Bearer {self._token()}"} if self._token_file else {}
+        async with session.get(
+            url, params=query, headers={**(headers or {}), **authorization}, timeout=timeout
+        ) as response:
+            yield response
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if not self._ca_file:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self._ca_file)
+        except (OSError, ssl.SSLError) as wrong:
+            raise FeedBroken(f"ca_file {self._ca_file}: {wrong}") from None
+
+    def _token(self) -> str:
+        """Read for each request: tokens are replaced while they are in use."""
+        try:
+            token = Path(self._token_file).read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as wrong:
+            raise FeedBroken(f"token_file {self._token_file}: {wrong}") from None
+        if not token.isprintable():
+            raise FeedBroken(f"token_file {self._token_file}: expected one line")
+        return token
+
+
+async def body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body of an answer 200. Raises `FeedBroken`."""
+    if response.status != 200:
+        shown = (await response.content.read(_SHOWN)).decode(errors="replace").strip()
+        raise FeedBroken(f"{response.status} {response.reason}{f': {shown!r}' if shown else ''}")
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_chunked(2**16):
+        size += len(part)
+        if size > MAX_BODY:
+            raise FeedBroken(f"an answer of more than {MAX_BODY} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def decoded(content: bytes, kind: Any) -> Any:
+    """JSON to a declared type. Raises `FeedBroken` that names the field."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        raise FeedBroken(f"not as expected: {wrong}") from None
+
+
+def _in_words(failed: Exception) -> str:
+    """A failure for a message; some of aiohttp's and asyncio's have no text."""
+    if isinstance(failed, TimeoutError):
+        return "no answer in time"
+    return str(failed) or type(failed).__name__

@@ -1,0 +1,27 @@
+"""Settings of a source to its feed. Each kind's libraries are imported when one is opened."""
+
+from __future__ import annotations
+
+from lbcore.schema import snake_case
+from lbcore.source import Dns, HttpSd, Source
+from lbcore.sources.feed import Feed, Timing
+
+__all__ = ["kind_of", "open_feed"]
+
+
+def kind_of(source: Source) -> str:
+    """The kind's name in the configuration file and in targets."""
+    return snake_case(type(source).__name__)
+
+
+def open_feed(source: Source, service: str, timing: Timing) -> Feed:  # noqa: ARG001 - xds takes its name
+    """The feed of a service's source."""
+    if isinstance(source, Dns):
+        from lbcore.sources.dns import DnsFeed
+
+        return DnsFeed(source, timing)
+    if isinstance(source, HttpSd):
+        from lbcore.sources.http_sd import HttpSdFeed
+
+        return HttpSdFeed(source, timing)
+    raise TypeError(f"{source!r}: no source")

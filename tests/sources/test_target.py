@@ -1,0 +1,84 @@
+"""Targets as people write them to `lbcore.connect`: what they mean, and what is said of those that mean nothing."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbcore.errors import InvalidSetting
+from lbcore.model import Endpoint
+from lbcore.source import Dns, HttpSd
+from lbcore.sources.target import FileTarget, parse_target
+
+
+@pytest.mark.parametrize(
+    ("target", "meaning"),
+    [
+        ("dns:///web.internal:80", Dns("web.internal", port=80)),
+        ("dns:///_http._tcp.web.internal", Dns("_http._tcp.web.internal")),
+        ("dns://10.0.0.53:53/web.internal:80", Dns("web.internal", port=80, resolvers=("10.0.0.53:53",))),
+        ("dns:///web.internal:80?dns_lookup_family=all&max_ttl=1m&min_ttl=500ms",
+         Dns("web.internal", port=80, dns_lookup_family="all", max_ttl=60, min_ttl=0.5)),
+        ("http://sd.internal/targets?env=prod", HttpSd("http://sd.internal/targets?env=prod")),
+        ("https://sd.internal", HttpSd("https://sd.internal")),
+        ("http_sd://sd.internal:8080/targets", HttpSd("http://sd.internal:8080/targets")),
+        ("file:///etc/lbcore.yaml", FileTarget("/etc/lbcore.yaml")),
+        ("file:///etc/lb%20core.yaml?service=web", FileTarget("/etc/lb core.yaml", "web")),
+        ("ipv4:10.0.0.1:80,10.0.0.2:81", (Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:81"))),
+        ("ipv6:[::1]:80,[::2]:80", (Endpoint("[::1]:80"), Endpoint("[::2]:80"))),
+        ("unix:/run/web.sock", (Endpoint("unix:/run/web.sock"),)),
+        ("unix:///run/web.sock", (Endpoint("unix:/run/web.sock"),)),
+    ],
+)  # fmt: skip
+def test_a_target_and_its_meaning(target: str, meaning: object) -> None:
+    assert parse_target(target) == meaning
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("", "unknown scheme ''; expected one of dns, file, "),
+        ("web.internal", "unknown scheme 'web.internal'; expected one of dns, "),
+        ("web.internal:80", "unknown scheme 'web.internal'"),
+        ("dsn:///web.internal:80", "unknown scheme 'dsn'; did you mean dns?"),
+        ("dns:web.internal:80", "expected dns://AUTHORITY/NAME, of which the authority may be empty"),
+        ("dns://web.internal:80", "expected a name after the authority, as in dns:///web.internal:80"),
+        ("dns:///web.internal:http", "port: port 'http': expected a whole number, 1 to 65535"),
+        ("dns:///web.internal:0", "port: port 0: expected a whole number, 1 to 65535"),
+        ("dns:///10.0.0.1:80", "name: name '10.0.0.1': expected a host name"),
+        ("dns://resolver/web.internal:80", "resolvers"),
+        ("dns:///web.internal:80?port=81", "port: given twice"),
+        ("dns:///web.internal:80?ttl=1", "ttl: unknown field; did you mean"),
+        ("dns:///web.internal:80?max_ttl=ages", "max_ttl: max_ttl 'ages': expected seconds as a number"),
+        ("dns:///web.internal:80?min_ttl=600", "min_ttl 600: expected at most max_ttl 300"),
+        ("dns:///web.internal:80?max_ttl", "bad query field"),
+        ("dns:///web.internal:80#x", "expected no #"),
+        ("dns://[::1/web.internal:80", "Invalid IPv6 URL"),
+        ("http:///targets", "expected a URL such as http://"),
+        ("http://me:pw@sd.internal/", "expected no user, password or fragment"),
+        ("file://etc/lbcore.yaml", "expected file:///PATH?service=NAME"),
+        ("file:///", "expected a name after the authority, as in file:///NAME"),
+        ("file:///lb.yaml?name=web", "expected file:///PATH?service=NAME"),
+        ("ipv4:", "address '': expected \"IP:PORT\""),
+        ("ipv4:10.0.0.1:80,", "address '': expected \"IP:PORT\""),
+        ("ipv4:10.0.0.1:80,10.0.0.1:80", "expected each address once"),
+        ("ipv4:[::1]:80", "[::1]:80: expected an address of ipv4"),
+        ("ipv6:10.0.0.1:80", "10.0.0.1:80: expected an address of ipv6"),
+        ("ipv4:web.internal:80", "expected an IP address"),
+        ("unix:run/web.sock", "expected an absolute path"),
+    ],
+)
+def test_a_target_that_means_nothing_is_refused_with_the_reason(target: str, reason: str) -> None:
+    with pytest.raises(InvalidSetting, match=re.escape(reason)) as caught:
+        parse_target(target)
+    assert str(caught.value).startswith(f"target {target!r}: ")
+
+
+@given(st.from_regex(r"(dns|http|https|http_sd|file|ipv4|ipv6|unix):.*") | st.text())
+def test_any_target_means_something_or_is_refused(target: str) -> None:
+    with suppress(InvalidSetting):
+        parse_target(target)

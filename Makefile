@@ -27,14 +27,14 @@ SANITIZED := build/sanitize
 SANITIZERS := $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell $(CC) -print-file-name=$(library)))
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint unit bench callgrind sanitize proto envoy build constraints clean
+.PHONY: run test lint unit bench callgrind sanitize proto envoy programs build constraints clean
 
 run: build
 	$(PY) -m examples.run
 
 test: lint unit
 
-unit: build envoy
+unit: build envoy programs
 	$(PY) -m pytest $(ARGS)
 
 lint: build
@@ -66,6 +66,14 @@ proto: $(GENERATOR)/.installed
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $(PROTO)
 
 envoy: .envoy/.installed
+
+# Programs that tests run against, by their Debian packages: installed where they are absent and one may.
+programs:
+	@for program in dnsmasq:dnsmasq-base; do \
+		PATH="$$PATH:/usr/sbin" command -v $${program%:*} >/dev/null \
+			|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${program#*:}; } >/dev/null 2>&1 \
+			|| echo "$${program%:*} is not there and cannot be installed: the tests that need it will fail"; \
+	done
 
 build: $(VENV)/.built
 

@@ -11,9 +11,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from lbcore.address import canonical_address, hostname
+from lbcore.address import canonical_address, hostname, is_hostname
 from lbcore.errors import InvalidSetting, Mistake
-from lbcore.schema import Checked
+from lbcore.schema import Checked, attempt
 from lbcore.validation import Interval, Seconds, Whole, printable, refusal, visible_text
 
 __all__ = ["Dns", "HttpSd", "HttpSettings", "Source", "SourceSettings"]
@@ -36,11 +36,20 @@ def http_url(value: object, field: str) -> str:
     return url
 
 
-def addresses(value: object, field: str) -> tuple[str, ...]:
+def resolvers(value: object, field: str) -> tuple[str, ...]:
     """A sequence of `IP:PORT`."""
     if isinstance(value, str) or not isinstance(value, list | tuple):
         raise refusal(field, value, "expected a list of IP:PORT")
-    return tuple(canonical_address(item, f"{field}[{index}]") for index, item in enumerate(value))
+    mistakes: list[Mistake] = []
+    for index, item in enumerate(value):
+        wrong: list[Mistake] = []
+        address = attempt(canonical_address, item, "resolver", wrong)
+        if not wrong and (address.startswith("unix:") or is_hostname(address)):
+            wrong += refusal("resolver", item, "expected IP:PORT").mistakes
+        mistakes += (Mistake((field, index), each.what) for each in wrong)
+    if mistakes:
+        raise InvalidSetting(*mistakes)
+    return tuple(map(canonical_address, value))
 
 
 def texts(value: object, field: str) -> Mapping[str, str]:
@@ -48,7 +57,7 @@ def texts(value: object, field: str) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
         raise refusal(field, value, "expected a mapping of names to text")
     wrong = [
-        Mistake((field, str(key)), refusal(str(key), part, "expected text").mistakes[0].what)
+        Mistake((field, str(key)), f"{key} {part!r:.120}: expected text")
         for key, part in value.items()
         if not isinstance(key, str) or not isinstance(part, str)
     ]
@@ -104,7 +113,7 @@ class Dns(SourceSettings):
     _: KW_ONLY
     port: Annotated[int, Whole(1, 65535)] | None = None
     dns_lookup_family: LookupFamily = "auto"
-    resolvers: Annotated[tuple[str, ...], addresses] = ()
+    resolvers: Annotated[tuple[str, ...], resolvers] = ()
     min_ttl: Interval = 5.0
     max_ttl: Interval = 300.0
     timeout: Interval = 5.0

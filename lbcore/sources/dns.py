@@ -16,6 +16,7 @@ import dns.name
 import dns.nameserver
 import dns.resolver
 
+from lbcore.address import split_address
 from lbcore.membership import Membership
 from lbcore.model import MAX_PRIORITY, Endpoint
 from lbcore.source import Dns
@@ -111,10 +112,8 @@ def _resolver(source: Dns) -> dns.asyncresolver.Resolver:
         resolver.use_search_by_default = True
         return resolver
     resolver = dns.asyncresolver.Resolver(configure=False)
-    resolver.nameservers = [
-        dns.nameserver.Do53Nameserver(host.strip("[]"), int(port))
-        for host, _, port in (address.rpartition(":") for address in source.resolvers)
-    ]
+    servers = [split_address(address) for address in source.resolvers]
+    resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port or 53) for host, port in servers]
     return resolver
 
 

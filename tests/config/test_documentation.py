@@ -29,11 +29,13 @@ from lbcore.settings import (
     TcpHealthCheck,
 )
 from lbcore.snapshot import ServiceSnapshot
+from lbcore.source import Source
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 VALUES = (
     *get_args(Policy),
     *get_args(HashMethod),
+    *get_args(Source),
     *(CircuitBreakers, DropOverload, OutlierDetection, SlowStart),
     *(HealthCheck, HttpHealthCheck, TcpHealthCheck, GrpcHealthCheck, CheckTls, StatusRange),
     *(Endpoint, Listener, Route, RouteAction, ServiceSnapshot),

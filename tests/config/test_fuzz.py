@@ -34,6 +34,7 @@ from lbcore.settings import (
     TcpHealthCheck,
 )
 from lbcore.snapshot import ServiceSnapshot
+from lbcore.source import Source
 from tests.config.test_examples import FLEET
 
 MISTAKE = re.compile(r"lb\.yaml:[1-9][0-9]*: \S")
@@ -68,7 +69,16 @@ def test_any_text_of_yaml_s_own_characters(text: str) -> None:
 def all_fields() -> list[str]:
     checks = (HealthCheck, HttpHealthCheck, TcpHealthCheck, GrpcHealthCheck, CheckTls, StatusRange, Payload)
     kinds = (ServiceSnapshot, Endpoint, Locality, *checks, OutlierDetection, CircuitBreakers)
-    kinds += (DropOverload, Listener, Route, RegexRewrite, SlowStart, *get_args(HashMethod), *get_args(Policy))  # type: ignore[assignment]
+    kinds += (
+        DropOverload,
+        Listener,
+        Route,
+        RegexRewrite,
+        SlowStart,
+        *get_args(HashMethod),
+        *get_args(Policy),
+        *get_args(Source),
+    )  # type: ignore[assignment]
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     return sorted(
         {
@@ -76,9 +86,10 @@ def all_fields() -> list[str]:
             "services",
             "listeners",
             "localities",
+            "source",
             "web",
             "<<",
-            *map(snake_of, get_args(Policy) + get_args(HashMethod)),
+            *map(snake_of, get_args(Policy) + get_args(HashMethod) + get_args(Source)),
         }
     )
 

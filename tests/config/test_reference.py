@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from lbcore.config import parse
+from lbcore.config.services import WrittenService
 from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint, Locality
 from lbcore.policy import Policy
@@ -31,6 +32,7 @@ from lbcore.settings import (
     TcpHealthCheck,
 )
 from lbcore.snapshot import ServiceSnapshot
+from lbcore.source import Source
 from lbcore.validation import MAX_SECONDS, Number, Seconds, Whole
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -57,6 +59,7 @@ SECTIONS: dict[str, type] = {
     "#### `abort`": FaultAbort,
     "### `routes`": Route,
     "#### `regex_rewrite`": RegexRewrite,
+    **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(Source)},
     **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(HashMethod)},
     **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(Policy) if fields_of(kind)},
 }
@@ -75,6 +78,7 @@ def written_fields(kind: type) -> dict[str, Field]:
     if kind is ServiceSnapshot:
         del fields["name"]
         fields["localities"] = fields.pop("locality_weights")
+        fields["source"] = fields_of(WrittenService)["source"]
     if kind is Route:  # the others are described with `route`
         fields = {name: field for name, field in fields.items() if name not in fields_of(RouteAction)}
     return fields
@@ -83,7 +87,8 @@ def written_fields(kind: type) -> dict[str, Field]:
 def default_of(kind: type, field: Field) -> str:
     if field.required:
         return "required"
-    value: Any = inspect.signature(kind).parameters[field.name].default
+    owner = WrittenService if field.name == "source" else kind
+    value: Any = inspect.signature(owner).parameters[field.name].default
     if field.name == "policy":
         return "`round_robin`"
     if value is None or type(value).__name__ == "_HAS_DEFAULT_FACTORY_CLASS" or value == ():

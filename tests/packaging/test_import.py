@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-SERVICE_LIBRARIES = ("grpc", "google.protobuf", "aiohttp", "yaml", "prometheus_client", "uvloop", "watchfiles", "envoy", "dns")
+SERVICE_LIBRARIES = (
+    "grpc",
+    "google.protobuf",
+    "aiohttp",
+    "yaml",
+    "prometheus_client",
+    "uvloop",
+    "watchfiles",
+    "envoy",
+    "dns",
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from lbcore.errors import StoreFailed
 from lbcore.registration import Announcement, Key, Registration, RegistrySettings, Report
 from lbcore.registry.feed import Feed, Update
 from lbcore.registry.journal import Journal, StoredLease, StoredRegistration
-from lbcore.registry.publishing import Publisher
+from lbcore.registry.publishing import SOURCE, Publisher
 from lbcore.registry.table import Entry, Table, Written
 
 __all__ = ["EmbeddedRegistry"]
@@ -42,6 +42,7 @@ class EmbeddedRegistry:
         self._journal = journal
         self._feed = Feed(secrets.token_hex(8), self._table.registrations, lambda: self._table.revision)
         self._publisher = Publisher(directory, settings.debounce)
+        directory.await_source(SOURCE)
 
     def open(self) -> None:
         """Takes over what an earlier process has kept, and publishes it. Raises `StoreFailed`."""

@@ -279,3 +279,12 @@ def test_time_in_which_the_registry_did_not_listen_does_not_count() -> None:
     scene.table.forgive(TTL + 5)
     scene.table.sweep()
     assert scene.addresses() == {ONE}
+
+
+def test_a_held_lease_gives_its_address_even_to_an_older_one() -> None:
+    scene = Scene()
+    older, *silent = ten(scene)
+    scene.pass_time(2 * TTL, [older])
+    address = "10.0.1.5:80"
+    assert scene.table.register(older, None, [Announcement("web", Endpoint(address))]).superseded == ()
+    assert silent[4] not in {each.lease for each in scene.table.registrations() if each.endpoint.address == address}

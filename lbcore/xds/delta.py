@@ -100,6 +100,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         for name in removed:
             self._tell_gone(name)
         self._unaccepted |= new
+        self._refused -= names
         nonce = next(self._nonces)
         self._unanswered[nonce] = names
         return Response(resources.delta_body(part, removed), nonce, part, names)
@@ -110,6 +111,9 @@ class DeltaSubscription(Subscription[DeltaRequest]):
     def settled(self, name: str) -> bool:
         return bool(self._told.get(name)) and name not in self._unaccepted
 
+    def may_use(self, name: str) -> bool:
+        return bool(self._told.get(name) or self._unanswered)
+
     def _answer(self, request: DeltaRequest) -> Verdict | None:
         if request.nonce not in self._unanswered:
             return None
@@ -117,6 +121,9 @@ class DeltaSubscription(Subscription[DeltaRequest]):
             names = self._unanswered.pop(nonce)
             if request.error is None:
                 self._unaccepted -= names
+                self._refused -= names
+            elif nonce == request.nonce:
+                self._refused |= names
             if nonce == request.nonce:
                 break
         return Verdict("", request.nonce, request.error)
@@ -178,7 +185,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
             if resource is None:
                 removed.append(name)
                 continue
-            if self._told.get(name) and hold(resource):
+            if hold(resource):
                 continue
             size += len(resource.delta_header) + len(resource.framed)
             if part and size > MAX_RESPONSE_SIZE:

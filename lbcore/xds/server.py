@@ -6,6 +6,7 @@ in sync. Source: envoy/service/discovery/v3/ads.proto.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -89,7 +90,7 @@ class XdsServer:
 
     def _delta(self, method: str, only: ResourceType | None) -> StreamHandler:
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
-            session = Session(DeltaSubscription, self._catalog, only, self._observer)
+            session = Session(DeltaSubscription, self._catalog, only, self._observer, _now)
             await self._serve(method, Stream(session, read_delta, context), requests)
 
         return handle
@@ -111,7 +112,7 @@ class XdsServer:
         return handle
 
     def _sotw_session(self, only: ResourceType | None) -> Session[SotwRequest]:
-        return Session(sotw_subscription, self._catalog, only, self._observer)
+        return Session(sotw_subscription, self._catalog, only, self._observer, _now)
 
     async def _serve(self, method: str, stream: Stream[Any], requests: AsyncIterator[bytes]) -> None:
         self._streams.add(stream)
@@ -121,3 +122,8 @@ class XdsServer:
         finally:
             self._streams.discard(stream)
             self._observer.stream_closed(method)
+
+
+def _now() -> float:
+    """Seconds on the event loop's clock, by which streams are woken."""
+    return asyncio.get_running_loop().time()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from typing import Generic
 
@@ -25,7 +26,7 @@ from lbcore.xds.wire import Resource
 
 __all__ = ["ProtocolError", "Session"]
 
-CLUSTER, ASSIGNMENT, ROUTE = ResourceType.CLUSTER, ResourceType.ASSIGNMENT, ResourceType.ROUTE
+CLUSTER, ASSIGNMENT, LISTENER, ROUTE = ResourceType
 
 
 class ProtocolError(Exception):
@@ -39,6 +40,7 @@ class Session(Generic[RequestT]):
         subscribe: makes the subscription for a type, given the nonces to use.
         catalog: the resources as they are, None if nothing is known yet.
         only: the one type of a per-type service; None on an aggregated stream.
+        clock: seconds, from any origin.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Session(Generic[RequestT]):
         catalog: Catalog | None,
         only: ResourceType | None,
         observer: XdsObserver,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._subscribe = subscribe
         self._catalog = catalog
@@ -55,7 +58,7 @@ class Session(Generic[RequestT]):
         self.node = UNNAMED
         self._subscriptions: dict[ResourceType, Subscription[RequestT]] = {}
         self._kinds: dict[ResourceType, ClientKind] = {}
-        self._order = MakeBeforeBreak(self._subscriptions)
+        self._order = MakeBeforeBreak(self._subscriptions, clock)
         # Nonces of another stream never match, so what a client repeats from there is not taken for an answer.
         self._nonces = map(f"{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
 
@@ -78,6 +81,7 @@ class Session(Generic[RequestT]):
         """The resources are now these. Every catalog has to be given, each one following the one before."""
         before, self._catalog = self._catalog, catalog
         if before is not None and CLUSTER in self._subscriptions:
+            self._release_clusters()
             self._retain_clusters_in_use(before)
         for resource_type, subscription in self._subscriptions.items():
             subscription.advance(self._resources(catalog, resource_type))
@@ -94,6 +98,16 @@ class Session(Generic[RequestT]):
             if response is not None:
                 return self._send(resource_type, response)
         return None
+
+    @property
+    def wakes_at(self) -> float | None:
+        """When `wake` is to be called, by the clock; None if there is nothing to wait for."""
+        return self._order.next_deadline
+
+    def wake(self) -> None:
+        """Time has passed: lets go of what has been held for too long."""
+        if self._catalog is not None:
+            self._release_clusters()
 
     def _type_of(self, request: Request) -> ResourceType | None:
         if self._only is None and not request.type_url:
@@ -120,8 +134,8 @@ class Session(Generic[RequestT]):
         self._observer.acked(self.node.id, type_url, verdict.version)
         if resource_type is ROUTE:
             self._order.routes_accepted()
-            if clusters := self._subscriptions.get(CLUSTER):
-                clusters.release(self._cluster_in_use)
+        if resource_type in (ROUTE, LISTENER):
+            self._release_clusters()
 
     def _send(self, resource_type: ResourceType, response: Response) -> bytes:
         if resource_type is CLUSTER and (assignments := self._subscriptions.get(ASSIGNMENT)):
@@ -140,15 +154,22 @@ class Session(Generic[RequestT]):
         assert self._catalog is not None
         return ROUTE in self._kinds and self._order.keep_cluster(name, self._resources(self._catalog, ROUTE))
 
+    def _release_clusters(self) -> None:
+        for resource_type in (CLUSTER, ASSIGNMENT):
+            if subscription := self._subscriptions.get(resource_type):
+                subscription.release(self._cluster_in_use)
+
     def _retain_clusters_in_use(self, before: Catalog) -> None:
+        """Of clusters that are gone, those stay that the client still needs, with their endpoints."""
         assert self._catalog is not None
-        old, new = self._resources(before, CLUSTER), self._resources(self._catalog, CLUSTER)
-        subscription = self._subscriptions[CLUSTER]
-        subscription.release(self._cluster_in_use)
-        for name in new.changed:
-            gone = new.get(name) is None and old.get(name)
-            if gone and subscription.covers(name) and self._cluster_in_use(name):
-                subscription.retain(gone)
+        clusters = self._resources(self._catalog, CLUSTER)
+        gone = [name for name in clusters.changed if clusters.get(name) is None and self._cluster_in_use(name)]
+        for resource_type in (CLUSTER, ASSIGNMENT) if gone else ():
+            if subscription := self._subscriptions.get(resource_type):
+                old = self._resources(before, resource_type)
+                for name in filter(subscription.covers, gone):
+                    if resource := old.get(name):
+                        subscription.retain(resource)
 
     def _warm_clusters_from_elsewhere(self, before: Catalog, now: Catalog) -> None:
         """The client has its clusters by another stream: they change when ours do, and then warm up all the same."""

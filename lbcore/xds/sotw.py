@@ -67,7 +67,7 @@ class _Due:
     version: str
     resources: list[Resource]
     missing: list[str]
-    changed: Set[str]
+    changed: frozenset[str]
     new: Set[str]
 
 
@@ -79,9 +79,8 @@ class SotwSubscription(Subscription[SotwRequest]):
         self._sent: _Sent | None = None
         self._client_has_answered = False
         self._superseded = False
-        self._resumed = False  # on an earlier stream the client has been told something
         self._unaccepted: set[str] = set()  # names that the client never had and has not accepted yet
-        self._in_flight: Set[str] = frozenset()  # those of them that its next ACK accepts
+        self._in_flight: Set[str] = frozenset()  # names of what its next answer accepts or refuses
 
     def receive(self, request: SotwRequest) -> Verdict | None:
         verdict = None
@@ -92,7 +91,6 @@ class SotwSubscription(Subscription[SotwRequest]):
                 return None  # stale: the client answers the newest response as well, and repeats its names there
             else:
                 self._superseded = True  # it crossed our first response, and asks for more than that answered
-        self._resumed = self._resumed or (self._sent is None and bool(request.version))
         self._subscribe(request.names)
         return verdict
 
@@ -105,7 +103,9 @@ class SotwSubscription(Subscription[SotwRequest]):
             return None
         earlier = self._in_flight if self._sent is not None and not self._sent.answered else frozenset()
         self._unaccepted |= due.new
-        self._in_flight = earlier | self._unaccepted.intersection(resource.name for resource in due.resources)
+        self._refused -= due.changed
+        again = self._unaccepted.intersection(resource.name for resource in due.resources) if self._unaccepted else ()
+        self._in_flight = due.changed.union(earlier, again)
         self._sent = _Sent(due.version, next(self._nonces))
         self._superseded = False
         body = self._resources.sotw_body(due.version, due.resources, due.missing)
@@ -114,15 +114,20 @@ class SotwSubscription(Subscription[SotwRequest]):
     def settled(self, name: str) -> bool:
         return self._told_version(name) != ABSENT and name not in self._unaccepted
 
+    def may_use(self, name: str) -> bool:
+        return self._told_version(name) != ABSENT or (self._sent is not None and not self._sent.answered)
+
     def _answer(self, sent: _Sent, request: SotwRequest) -> Verdict | None:
         first, sent.answered, self._client_has_answered = not sent.answered, True, True
         if request.error is not None:
             sent.refused = True
+            self._refused |= self._in_flight
             self._in_flight = frozenset()
             return Verdict(sent.version, sent.nonce, request.error) if first else None
         if request.version != sent.version:
             return None  # neither ACK nor NACK: the names changed while an older version is in use
         self._unaccepted -= self._in_flight
+        self._refused -= self._in_flight
         self._in_flight = frozenset()
         return Verdict(sent.version, sent.nonce) if first else None
 
@@ -194,7 +199,7 @@ class WholeSubscription(SotwSubscription):
         self._told, self._stale, self._owed = view, False, False
         version = resources.version_of_all if view is resources.versions else version_of_all(view.values())
         listed = [resource for name in view if (resource := self._find(name)) is not None]
-        changed = {name for name, version in view.items() if told.get(name) != version}
+        changed = frozenset(name for name, version in view.items() if told.get(name) != version)
         new = {name for name in changed if not told.get(name)}
         return _Due(version, listed, sorted(name for name in view if not view[name]), changed, new)
 
@@ -226,7 +231,7 @@ class PartialSubscription(SotwSubscription):
     def _review(self, names: Iterable[str]) -> None:
         assert self._resources is not None
         for name in names:
-            version = self._resources.version(name)
+            version = found.version if (found := self._find(name)) else ABSENT
             if version == ABSENT:
                 self._tell(name, ABSENT)
             if version == self._told[name]:
@@ -236,7 +241,7 @@ class PartialSubscription(SotwSubscription):
 
     def resend(self, names: Iterable[str]) -> None:
         for name in names:
-            if name in self._told and self._resources is not None and self._resources.get(name) is not None:
+            if name in self._told and self._resources is not None and self._find(name) is not None:
                 self._tell(name, ABSENT)
                 self._due.add(name)
 
@@ -251,19 +256,19 @@ class PartialSubscription(SotwSubscription):
             self._due.discard(name)
         for name in wanted - self._told.keys():
             self._told[name] = ABSENT
-            if self._resources is not None and self._resources.get(name) is not None:
+            if self._resources is not None and self._find(name) is not None:
                 self._due.add(name)
 
     def _reconsider(self, names: Iterable[str]) -> None:
         self._review(self._told.keys() & names)
 
-    def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
+    def _compose(self, _resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
         part: list[Resource] = []
         size = 0
         for name in sorted(self._due):
-            resource = resources.get(name)
+            resource = self._find(name)
             assert resource is not None, "what is gone is never due"
-            if (self._resumed or self._told[name] != ABSENT) and hold(resource):
+            if hold(resource):
                 continue
             size += len(resource.framed)
             if part and size > MAX_RESPONSE_SIZE:
@@ -271,7 +276,7 @@ class PartialSubscription(SotwSubscription):
             part.append(resource)
         if not part:
             return None
-        names = {resource.name for resource in part}
+        names = frozenset(resource.name for resource in part)
         new = {name for name in names if self._told[name] == ABSENT}
         for resource in part:
             self._tell(resource.name, resource.version)

@@ -39,6 +39,7 @@ class Stream(Generic[RequestT]):
         self._context = context
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._ending: tuple[grpc.StatusCode, str] | None = None
 
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
@@ -60,6 +61,8 @@ class Stream(Generic[RequestT]):
         finally:
             if self._writer is not None:
                 self._writer.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     def advance(self, catalog: Catalog) -> None:
         """The resources are now these; writes what is due because of that. A failure ends this stream only."""
@@ -84,6 +87,20 @@ class Stream(Generic[RequestT]):
     def _flush(self) -> None:
         if self._writer is None and (message := self._next_response()) is not None:
             self._writer = asyncio.create_task(self._write(message))
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due = self._session.wakes_at
+        if self._alarm is not None and self._alarm.when() != due:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None and due is not None and self._ending is None:
+            self._alarm = asyncio.get_running_loop().call_at(due, self._wake)
+
+    def _wake(self) -> None:
+        self._alarm = None
+        self._session.wake()
+        self._flush()
 
     async def _write(self, message: bytes | None) -> None:
         try:
@@ -96,6 +113,8 @@ class Stream(Generic[RequestT]):
             self._writer = None
             if self._ending is not None:
                 self._cancel_reader()
+            else:
+                self._set_alarm()
 
     def _next_response(self) -> bytes | None:
         if self._ending is not None:

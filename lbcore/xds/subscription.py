@@ -90,6 +90,7 @@ class Subscription(abc.ABC, Generic[RequestT]):
         self._nonces = nonces
         self._resources: ResourceSet | None = None
         self._retained: dict[str, Resource] = {}
+        self._refused: set[str] = set()  # names whose newest version the client refused
 
     @abc.abstractmethod
     def receive(self, request: RequestT) -> Verdict | None:
@@ -107,7 +108,7 @@ class Subscription(abc.ABC, Generic[RequestT]):
     def respond(self, hold: Callable[[Resource], bool] = hold_nothing) -> Response | None:
         """The response that is due now, None if there is none. It counts as sent.
 
-        What `hold` is true of stays due, if it is a change of something that the client has.
+        What `hold` is true of stays due.
         """
 
     @abc.abstractmethod
@@ -117,6 +118,14 @@ class Subscription(abc.ABC, Generic[RequestT]):
     @abc.abstractmethod
     def settled(self, name: str) -> bool:
         """Whether the client has the resource: it was sent, and some version of it was accepted."""
+
+    @abc.abstractmethod
+    def may_use(self, name: str) -> bool:
+        """Whether the client may have the resource still: it has not accepted that it is gone."""
+
+    def refused(self, name: str) -> bool:
+        """Whether the client refused the newest version of the resource that it was sent."""
+        return name in self._refused
 
     def retain(self, resource: Resource) -> None:
         """Keeps a resource that is about to go for this client, until it is released. To be called before `advance`."""

@@ -159,7 +159,29 @@ async def test_s21_a_cluster_kept_for_a_route_goes_when_the_route_is_gone(served
     await client.refuse(RDS, "in")
     assert await client.quiet()
     served.publish(service("b", 2))
+    assert await client.settle(LDS) == {}
     assert (await client.settle(CDS)).keys() == {"b"}
+
+
+@pytest.mark.parametrize("method", ["sotw", "delta"])
+async def test_s21_a_cluster_goes_only_after_the_listener_that_leads_to_it_was_given_up(
+    served: Plane, method: str
+) -> None:
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("a")])
+    client = await (subscribed_sotw if method == "sotw" else subscribed_delta)(served, "a", "b")
+    served.publish(service("b", 2))
+    listeners = await client.receive(LDS)
+    assert not listeners.resources
+    if isinstance(client, SotwClient):
+        assert await client.quiet()
+        await client.ask(LDS, version=listeners.version_info)
+        assert (await client.settle(CDS)).keys() == {"b"}
+    else:
+        assert await client.settle(RDS) == ({}, ["in"])
+        assert await client.quiet()
+        await client.ask(LDS, nonce=listeners.nonce)
+        assert await client.settle(CDS) == ({}, ["a"])
+        assert await client.settle(EDS) == ({}, ["a"])
 
 
 async def test_s21_a_cluster_kept_for_a_route_goes_when_the_route_is_not_wanted_any_more(served: Plane) -> None:
@@ -197,7 +219,6 @@ async def test_s21_delta_a_route_moves_between_the_new_and_the_old_cluster(serve
     served.publish(service("b", 2), listeners=[ingress("b")])
     changed, removed = await client.settle(CDS)
     assert (changed.keys(), removed) == ({"b"}, [])
-    assert await client.settle(EDS) == ({}, ["a"])
     assert await client.quiet()
     await client.ask(EDS, "b")
     assert (await client.settle(EDS))[0].keys() == {"b"}
@@ -205,6 +226,7 @@ async def test_s21_delta_a_route_moves_between_the_new_and_the_old_cluster(serve
     assert await client.quiet()
     await client.accept(RDS)
     assert await client.settle(CDS) == ({}, ["a"])
+    assert await client.settle(EDS) == ({}, ["a"])
 
 
 async def test_s21_a_route_from_before_a_reconnect_is_held_too(served: Plane) -> None:
@@ -218,10 +240,68 @@ async def test_s21_a_route_from_before_a_reconnect_is_held_too(served: Plane) ->
     assert (await client.settle(RDS, "in")).keys() == {"in"}
 
 
-async def test_s21_the_first_delivery_of_a_route_waits_for_nothing(served: Plane) -> None:
+async def test_s21_the_first_delivery_of_a_route_waits_for_its_cluster_too(served: Plane) -> None:
     served.publish(service("a", 1), listeners=[ingress("a")])
     client = served.sotw(user_agent_name="envoy")
     await client.ask(CDS)
-    await client.receive(CDS)
+    clusters = await client.receive(CDS)
     await client.ask(RDS, "in")
+    assert await client.quiet()
+    await client.ask(CDS, version=clusters.version_info)
+    assert (await client.settle(RDS, "in")).keys() == {"in"}
+
+
+async def test_s21_a_route_to_a_cluster_of_another_target_is_not_held(served: Plane) -> None:
+    """A gRPC client asks for routes first, and for the clusters that they name afterwards."""
+    served.publish(service("a", 1), service("b", 2))
+    client = served.sotw(user_agent_name="gRPC C-core")
+    await client.ask(CDS, "a")
+    await client.receive(CDS)
+    await client.ask(RDS, "b")
+    assert (await client.settle(RDS, "b")).keys() == {"b"}
+
+
+@pytest.fixture
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbcore.xds.ordering.HOLD_LIMIT", 0.6)
+
+
+@pytest.mark.usefixtures("short_limit")
+@pytest.mark.parametrize("method", ["sotw", "delta"])
+async def test_s21_a_client_that_does_not_answer_is_not_waited_for_without_end(served: Plane, method: str) -> None:
+    served.publish(service("a", 1), listeners=[ingress("a")])
+    client = await (subscribed_sotw if method == "sotw" else subscribed_delta)(served, "a")
+    other = await subscribed_sotw(served, "a")
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("b")])
+    await client.receive(CDS)
+    assert (await other.settle(CDS)).keys() == {"a", "b"}
+    await other.ask(EDS, "a", "b")
+    await other.settle(EDS, "a", "b")
+    assert (await other.settle(RDS, "in")).keys() == {"in"}, "nothing is held for anybody else"
+    assert await client.quiet()
+    await client.receive(RDS)
+
+
+@pytest.mark.usefixtures("short_limit")
+async def test_s21_a_cluster_is_not_kept_without_end_for_a_client_that_does_not_answer(served: Plane) -> None:
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("a")])
+    client = await subscribed_sotw(served, "a", "b")
+    served.publish(service("b", 2), listeners=[ingress("b")])
+    await client.receive(RDS)
+    assert await client.quiet()
+    assert (await client.settle(CDS)).keys() == {"b"}
+
+
+@pytest.mark.usefixtures("short_limit")
+async def test_s21_a_client_that_refused_the_new_cluster_keeps_its_route(served: Plane) -> None:
+    served.publish(service("a", 1), listeners=[ingress("a")])
+    client = await subscribed_sotw(served, "a")
+    served.publish(service("a", 1), service("b", 2), listeners=[ingress("b")])
+    await client.receive(CDS)
+    await client.refuse(CDS)
+    assert await client.quiet(1.0)
+    served.publish(service("a", 1), service("b", 2, limit=7), listeners=[ingress("b")])
+    await client.settle(CDS)
+    await client.ask(EDS, "a", "b")
+    await client.settle(EDS, "a", "b")
     assert (await client.settle(RDS, "in")).keys() == {"in"}

@@ -45,6 +45,7 @@ class ServiceSnapshot(Checked):
         connect_timeout: for a connection to an endpoint; Envoy's alone.
         nearest_first: within each priority the endpoints of a client's sub_zone come first, then those of its zone, of
             its region, and the others, each as a priority of its own. For xDS clients, by their node's locality.
+        ttl: seconds after which Envoy forgets the service, unless it hears from here again; None: it never does.
         route: what becomes of the calls of gRPC clients, which have no listener's routes; without it all of them go to
             this service.
 
@@ -65,6 +66,7 @@ class ServiceSnapshot(Checked):
     protocol: Literal["http1", "http2"] = "http1"
     connect_timeout: Interval = 5.0
     nearest_first: bool = False
+    ttl: Interval | None = None
     route: RouteAction | None = None
 
     def contradictions(self) -> Iterator[Mistake]:

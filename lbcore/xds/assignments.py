@@ -23,7 +23,7 @@ from lbcore.xds.wire import Resource
 
 __all__ = ["assignment", "same_assignment"]
 
-_FIELDS = ("name", "endpoints", "locality_weights", "overprovisioning_factor", "drop_overload", "nearest_first")
+_FIELDS = ("name", "endpoints", "locality_weights", "overprovisioning_factor", "drop_overload", "nearest_first", "ttl")
 
 
 def assignment(service: ServiceSnapshot, *, unix_sockets: bool, near: Locality = NOWHERE) -> Resource:
@@ -40,7 +40,7 @@ def assignment(service: ServiceSnapshot, *, unix_sockets: bool, near: Locality =
             drop_overloads=[_drop_overload(service.drop_overload)] if service.drop_overload else [],
         ),
     )
-    return Resource(ResourceType.ASSIGNMENT, service.name, message)
+    return Resource(ResourceType.ASSIGNMENT, service.name, message, ttl=service.ttl)
 
 
 def same_assignment(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:

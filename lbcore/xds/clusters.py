@@ -31,6 +31,7 @@ _FIELDS = (
     "circuit_breakers",
     "protocol",
     "connect_timeout",
+    "ttl",
 )
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _HTTP2 = packed(
@@ -54,7 +55,7 @@ def envoy_cluster(service: ServiceSnapshot) -> Resource:
         message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(_HTTP2)
     if service.health_check and service.health_check.checked_by != "service":
         message.health_checks.append(health_check_message(service.health_check))
-    return Resource(ResourceType.CLUSTER, service.name, message)
+    return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
 
 
 def grpc_cluster(service: ServiceSnapshot) -> Resource:
@@ -63,7 +64,7 @@ def grpc_cluster(service: ServiceSnapshot) -> Resource:
     message.load_balancing_policy.CopyFrom(
         grpc_policy(service.policy, locality_weighted=bool(service.locality_weights))
     )
-    return Resource(ResourceType.CLUSTER, service.name, message)
+    return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
 
 
 def same_clusters(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:

@@ -21,7 +21,7 @@ from lbcore.xds.subscription import (
     Verdict,
     hold_nothing,
 )
-from lbcore.xds.wire import Resource
+from lbcore.xds.wire import Resource, delta_heartbeat
 
 __all__ = ["DeltaRequest", "DeltaSubscription"]
 
@@ -103,7 +103,14 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         self._refused -= names
         nonce = next(self._nonces)
         self._unanswered[nonce] = names
-        return Response(resources.delta_body(part, removed), nonce, part, names)
+        return Response(resources.delta_body(part, removed, timed=self.timed), nonce, part, names)
+
+    def prolong(self) -> Response | None:
+        if self._unanswered or not (mortal := self._mortal()):
+            return None
+        nonce = next(self._nonces)
+        self._unanswered[nonce] = frozenset()
+        return Response(delta_heartbeat(self.resource_type, mortal), nonce, mortal, frozenset())
 
     def covers(self, name: str) -> bool:
         return self._wildcard or name in self._names

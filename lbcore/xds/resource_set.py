@@ -66,15 +66,17 @@ class ResourceSet:
             self.__dict__["versions"] = previous.versions
             self.__dict__["version_of_all"] = previous.version_of_all
 
-    def sotw_body(self, version: str, resources: Collection[Resource], missing: Collection[str]) -> bytes:
+    def sotw_body(
+        self, version: str, resources: Collection[Resource], missing: Collection[str], *, timed: bool
+    ) -> bytes:
         """The body of a DiscoveryResponse, from the store if another stream was owed the same."""
-        key = (version, tuple(resources), tuple(missing))
-        return self._stored(key, lambda: sotw_body(self.resource_type, version, resources, missing))
+        key = (version, tuple(resources), tuple(missing), timed)
+        return self._stored(key, lambda: sotw_body(self.resource_type, version, resources, missing, timed=timed))
 
-    def delta_body(self, resources: Collection[Resource], removed: Collection[str]) -> bytes:
+    def delta_body(self, resources: Collection[Resource], removed: Collection[str], *, timed: bool) -> bytes:
         """The body of a DeltaDiscoveryResponse, from the store if another stream was owed the same."""
-        key = (tuple(resources), tuple(removed))
-        return self._stored(key, lambda: delta_body(self.resource_type, resources, removed))
+        key = (tuple(resources), tuple(removed), timed)
+        return self._stored(key, lambda: delta_body(self.resource_type, resources, removed, timed=timed))
 
     def _stored(self, key: object, build: Callable[[], bytes]) -> bytes:
         body = self._bodies.get(key)

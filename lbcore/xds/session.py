@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic
 
 from lbcore.xds.client_kind import ClientKind
+from lbcore.xds.heartbeats import Heartbeats, knows_ttl
 from lbcore.xds.node import UNNAMED
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.ordering import MakeBeforeBreak
@@ -59,6 +60,7 @@ class Session(Generic[RequestT]):
         self._subscriptions: dict[ResourceType, Subscription[RequestT]] = {}
         self._kinds: dict[ResourceType, ClientKind] = {}
         self._order = MakeBeforeBreak(self._subscriptions, clock)
+        self._heartbeats = Heartbeats(clock)
         # Nonces of another stream never match, so what a client repeats from there is not taken for an answer.
         self._nonces = map(f"{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
 
@@ -97,12 +99,23 @@ class Session(Generic[RequestT]):
             response = subscription.respond(self._hold_route if resource_type is ROUTE else hold_nothing)
             if response is not None:
                 return self._send(resource_type, response)
+        return self._next_heartbeat()
+
+    def _next_heartbeat(self) -> bytes | None:
+        for resource_type in list(filter(self._heartbeats.due, self._subscriptions)):
+            subscription = self._subscriptions[resource_type]
+            if (beat := subscription.prolong()) is not None:
+                self._heartbeats.sent(resource_type, subscription.shortest_ttl)
+                return self._message(resource_type, beat)
+            if subscription.shortest_ttl is None:
+                self._heartbeats.sent(resource_type, None)
         return None
 
     @property
     def wakes_at(self) -> float | None:
         """When `wake` is to be called, by the clock; None if there is nothing to wait for."""
-        return self._order.next_deadline
+        times = (self._order.next_deadline, self._heartbeats.next_time)
+        return min((time for time in times if time is not None), default=None)
 
     def wake(self) -> None:
         """Time has passed: lets go of what has been held for too long."""
@@ -121,6 +134,7 @@ class Session(Generic[RequestT]):
     def _open(self, resource_type: ResourceType, request: RequestT) -> Subscription[RequestT]:
         self._kinds[resource_type] = ClientKind.of(self.node.user_agent_name, resource_type, request.by_wildcard)
         subscription = self._subscribe(resource_type, self._nonces)
+        subscription.timed = knows_ttl(self.node, wrapped=subscription.wraps_ttl)
         if self._catalog is not None:
             subscription.advance(self._resources(self._catalog, resource_type))
         self._subscriptions[resource_type] = subscription
@@ -142,6 +156,13 @@ class Session(Generic[RequestT]):
             assignments.resend(response.changed)
         if resource_type is ROUTE:
             self._order.routes_sent(response.resources)
+        if self._subscriptions[resource_type].timed:
+            ttls = [resource.ttl for resource in response.resources if resource.ttl]
+            if ttls:
+                self._heartbeats.heard(resource_type, min(ttls))
+        return self._message(resource_type, response)
+
+    def _message(self, resource_type: ResourceType, response: Response) -> bytes:
         message = response.serialise()
         self._observer.response_sent(self.node.id, resource_type.type_url, len(response.resources), len(message))
         return message

@@ -22,7 +22,7 @@ from lbcore.xds.subscription import (
     Verdict,
     hold_nothing,
 )
-from lbcore.xds.wire import Resource
+from lbcore.xds.wire import Resource, sotw_heartbeat
 
 __all__ = ["SotwRequest", "sotw_subscription"]
 
@@ -74,6 +74,8 @@ class _Due:
 class SotwSubscription(Subscription[SotwRequest]):
     """What both kinds share: nonces, and at most one response that waits for its answer."""
 
+    wraps_ttl = True
+
     def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
         super().__init__(resource_type, nonces)
         self._sent: _Sent | None = None
@@ -108,8 +110,16 @@ class SotwSubscription(Subscription[SotwRequest]):
         self._in_flight = due.changed.union(earlier, again)
         self._sent = _Sent(due.version, next(self._nonces))
         self._superseded = False
-        body = self._resources.sotw_body(due.version, due.resources, due.missing)
+        body = self._resources.sotw_body(due.version, due.resources, due.missing, timed=self.timed)
         return Response(body, self._sent.nonce, due.resources, due.changed)
+
+    def prolong(self) -> Response | None:
+        sent = self._sent
+        if sent is None or not sent.answered or not (mortal := self._mortal()):
+            return None
+        self._sent = _Sent(sent.version, next(self._nonces), refused=sent.refused)
+        body = sotw_heartbeat(self.resource_type, sent.version, mortal)
+        return Response(body, self._sent.nonce, mortal, frozenset())
 
     def settled(self, name: str) -> bool:
         return self._told_version(name) != ABSENT and name not in self._unaccepted

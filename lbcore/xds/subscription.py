@@ -9,7 +9,7 @@ until it changes. Source: Envoy xds_protocol.rst.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -61,7 +61,7 @@ class Response:
 
     Fields:
         body: all of it but the nonce, shared among streams.
-        resources: what it holds.
+        resources: what it holds, or prolongs the life of.
         changed: names of those that the client did not have, or had in another version.
     """
 
@@ -83,12 +83,19 @@ def hold_nothing(_: Resource) -> bool:
 
 
 class Subscription(abc.ABC, Generic[RequestT]):
-    """The state of one stream for one type."""
+    """The state of one stream for one type.
+
+    `timed` is set where the client knows TTLs; `wraps_ttl` says whether it has to know the wrapper for them too.
+    """
+
+    wraps_ttl = False
 
     def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
         self.resource_type = resource_type
         self._nonces = nonces
         self._resources: ResourceSet | None = None
+        self._told: Mapping[str, str] = {}  # the version of each resource that the client was sent last
+        self.timed = False
         self._retained: dict[str, Resource] = {}
         self._refused: set[str] = set()  # names whose newest version the client refused
 
@@ -122,6 +129,23 @@ class Subscription(abc.ABC, Generic[RequestT]):
     @abc.abstractmethod
     def may_use(self, name: str) -> bool:
         """Whether the client may have the resource still: it has not accepted that it is gone."""
+
+    @abc.abstractmethod
+    def prolong(self) -> Response | None:
+        """A heartbeat for all that the client would forget otherwise; None if there is no such thing, or no time.
+
+        It waits while a response does: a client that answers nothing is left to forget.
+        """
+
+    @property
+    def shortest_ttl(self) -> float | None:
+        """The shortest TTL in seconds of what the client has; None if it has nothing with a TTL."""
+        return min((resource.ttl for resource in self._mortal() if resource.ttl is not None), default=None)
+
+    def _mortal(self) -> list[Resource]:
+        """What the client has that has a TTL."""
+        found = ((self._find(name), version) for name, version in self._told.items() if version) if self.timed else ()
+        return [each for each, version in found if each is not None and each.ttl and each.version == version]
 
     def refused(self, name: str) -> bool:
         """Whether the client refused the newest version of the resource that it was sent."""

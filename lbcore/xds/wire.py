@@ -12,13 +12,15 @@ from collections.abc import Iterable
 import xxhash
 from google.protobuf.message import Message
 
+from lbcore.xds.messages import duration
 from lbcore.xds.resource_type import ResourceType
 
-__all__ = ["NO_CLUSTERS", "Resource", "delta_body", "sotw_body", "with_nonce"]
+__all__ = ["NO_CLUSTERS", "Resource", "delta_body", "delta_heartbeat", "sotw_body", "sotw_heartbeat", "with_nonce"]
 
 NO_CLUSTERS: frozenset[str] = frozenset()
 
 _CONTROL_PLANE = "lbcore"
+_WRAPPER = "type.googleapis.com/envoy.service.discovery.v3.Resource"
 _NOT_FOUND = 5  # google.rpc.Code
 
 
@@ -27,51 +29,112 @@ class Resource:
 
     Fields:
         name: its name in subscriptions.
-        version: a hash of the content, 16 hexadecimal digits.
+        version: a hash of the content and of the TTL, 16 hexadecimal digits.
         framed: the `Any` as field 2, which is `resources` of DiscoveryResponse and `resource` of Resource alike.
         delta_header: what precedes `framed` in a DeltaDiscoveryResponse.
         clusters: the clusters that it refers to.
+        ttl: seconds after which a client that knows TTLs forgets it, unless it hears of it again; None is never.
     """
 
-    __slots__ = ("clusters", "delta_header", "framed", "name", "version")
+    __slots__ = ("clusters", "delta_header", "framed", "name", "ttl", "version")
 
     def __init__(
-        self, resource_type: ResourceType, name: str, message: Message, clusters: frozenset[str] = NO_CLUSTERS
+        self,
+        resource_type: ResourceType,
+        name: str,
+        message: Message,
+        clusters: frozenset[str] = NO_CLUSTERS,
+        ttl: float | None = None,
     ) -> None:
         content = message.SerializeToString(deterministic=True)
         self.name = name
-        self.version = xxhash.xxh3_64_hexdigest(content)
+        self.ttl = ttl
+        self.version = xxhash.xxh3_64_hexdigest(content if ttl is None else content + _duration(6, ttl))
         self.framed = _field(2, _text(1, resource_type.type_url) + _field(2, content))
         names = _text(3, name) + _text(1, self.version)
         self.delta_header = _tag(2, len(names) + len(self.framed)) + names
         self.clusters = clusters
 
+    def heartbeat(self) -> bytes:
+        """A `Resource` message without content: the client goes on with the version that it has (xds_protocol.rst)."""
+        return _text(3, self.name) + _text(1, self.version) + _duration(6, self.ttl or 0.0)
+
+    def timed(self) -> bytes:
+        """A `Resource` message with its TTL, where it has one."""
+        return (
+            (_duration(6, self.ttl) if self.ttl else b"") + _text(3, self.name) + _text(1, self.version) + self.framed
+        )
+
 
 def sotw_body(
-    resource_type: ResourceType, version: str, resources: Iterable[Resource], missing: Iterable[str] = ()
+    resource_type: ResourceType,
+    version: str,
+    resources: Iterable[Resource],
+    missing: Iterable[str] = (),
+    *,
+    timed: bool = False,
 ) -> bytes:
-    """A DiscoveryResponse without its nonce; each name in `missing` is reported as not found (gRFC A88)."""
+    """A DiscoveryResponse without its nonce; each name in `missing` is reported as not found (gRFC A88).
+
+    With `timed`, resources that have a TTL are wrapped together with it.
+    """
     return b"".join(
         [
             _text(1, version),
-            *(resource.framed for resource in resources),
-            _text(4, resource_type.type_url),
-            _field(6, _text(1, _CONTROL_PLANE)),
+            *(
+                _wrapped(resource.timed()) if timed and resource.ttl is not None else resource.framed
+                for resource in resources
+            ),
+            *_sotw_rest(resource_type),
             *(_field(7, _resource_error(name)) for name in missing),
         ]
     )
 
 
-def delta_body(resource_type: ResourceType, resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
-    """A DeltaDiscoveryResponse without its nonce."""
+def delta_body(
+    resource_type: ResourceType, resources: Iterable[Resource], removed: Iterable[str], *, timed: bool = False
+) -> bytes:
+    """A DeltaDiscoveryResponse without its nonce; with `timed`, resources that have a TTL say so."""
     return b"".join(
         [
-            *(part for resource in resources for part in (resource.delta_header, resource.framed)),
-            _text(4, resource_type.type_url),
-            *(_text(6, name) for name in removed),
-            _field(7, _text(1, _CONTROL_PLANE)),
+            *(
+                part
+                for resource in resources
+                for part in (
+                    (_field(2, resource.timed()),)
+                    if timed and resource.ttl is not None
+                    else (resource.delta_header, resource.framed)
+                )
+            ),
+            *_delta_rest(resource_type, removed),
         ]
     )
+
+
+def sotw_heartbeat(resource_type: ResourceType, version: str, resources: Iterable[Resource]) -> bytes:
+    """A DiscoveryResponse that prolongs the life of resources, without its nonce."""
+    beats = (_wrapped(resource.heartbeat()) for resource in resources)
+    return b"".join([_text(1, version), *beats, *_sotw_rest(resource_type)])
+
+
+def delta_heartbeat(resource_type: ResourceType, resources: Iterable[Resource]) -> bytes:
+    """The same as a DeltaDiscoveryResponse."""
+    beats = (_field(2, resource.heartbeat()) for resource in resources)
+    return b"".join([*beats, *_delta_rest(resource_type, ())])
+
+
+def _sotw_rest(resource_type: ResourceType) -> tuple[bytes, ...]:
+    return _text(4, resource_type.type_url), _field(6, _text(1, _CONTROL_PLANE))
+
+
+def _delta_rest(resource_type: ResourceType, removed: Iterable[str]) -> tuple[bytes, ...]:
+    removals = (_text(6, name) for name in removed)
+    return _text(4, resource_type.type_url), *removals, _field(7, _text(1, _CONTROL_PLANE))
+
+
+def _wrapped(resource: bytes) -> bytes:
+    """A `Resource` in an `Any`, among the resources of a DiscoveryResponse."""
+    return _field(2, _text(1, _WRAPPER) + _field(2, resource))
 
 
 def with_nonce(body: bytes, nonce: str) -> bytes:
@@ -82,6 +145,10 @@ def with_nonce(body: bytes, nonce: str) -> bytes:
 def _resource_error(name: str) -> bytes:
     status = b"\x08" + _varint(_NOT_FOUND) + _text(2, f"no resource {name!r}")
     return _field(1, _text(1, name)) + _field(2, status)
+
+
+def _duration(number: int, seconds: float) -> bytes:
+    return _field(number, duration(seconds).SerializeToString())
 
 
 def _text(number: int, value: str) -> bytes:

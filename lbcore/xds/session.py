@@ -134,7 +134,9 @@ class Session(Generic[RequestT]):
     def _open(self, resource_type: ResourceType, request: RequestT) -> Subscription[RequestT]:
         self._kinds[resource_type] = ClientKind.of(self.node.user_agent_name, resource_type, request.by_wildcard)
         subscription = self._subscribe(resource_type, self._nonces)
-        subscription.timed = knows_ttl(self.node, wrapped=subscription.wraps_ttl)
+        # Envoy 1.40 ends with a segmentation fault when an assignment's TTL passes in state of the world.
+        fatal = subscription.wraps_ttl and resource_type is ASSIGNMENT and self._kinds[ASSIGNMENT] is ClientKind.ENVOY
+        subscription.timed = knows_ttl(self.node, wrapped=subscription.wraps_ttl) and not fatal
         if self._catalog is not None:
             subscription.advance(self._resources(self._catalog, resource_type))
         self._subscriptions[resource_type] = subscription

@@ -22,7 +22,7 @@ from lbcore.xds.subscription import (
     Verdict,
     hold_nothing,
 )
-from lbcore.xds.wire import Resource, sotw_heartbeat
+from lbcore.xds.wire import Resource, sotw_body, sotw_heartbeat
 
 __all__ = ["SotwRequest", "sotw_subscription"]
 
@@ -118,8 +118,7 @@ class SotwSubscription(Subscription[SotwRequest]):
         if sent is None or not sent.answered or not (mortal := self._mortal()):
             return None
         self._sent = _Sent(sent.version, next(self._nonces), refused=sent.refused)
-        body = sotw_heartbeat(self.resource_type, sent.version, mortal)
-        return Response(body, self._sent.nonce, mortal, frozenset())
+        return Response(self._heartbeat(sent.version, mortal), self._sent.nonce, mortal, frozenset())
 
     def settled(self, name: str) -> bool:
         return self._told_version(name) != ABSENT and name not in self._unaccepted
@@ -148,6 +147,10 @@ class SotwSubscription(Subscription[SotwRequest]):
     @abc.abstractmethod
     def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
         """What is due; from now on the client has been told."""
+
+    @abc.abstractmethod
+    def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:
+        """The body of a response that prolongs the life of these."""
 
     @abc.abstractmethod
     def _told_version(self, name: str) -> str:
@@ -212,6 +215,12 @@ class WholeSubscription(SotwSubscription):
         changed = frozenset(name for name, version in view.items() if told.get(name) != version)
         new = {name for name in changed if not told.get(name)}
         return _Due(version, listed, sorted(name for name in view if not view[name]), changed, new)
+
+    def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:  # noqa: ARG002
+        """All of it again, which is no change: a response with heartbeats alone removes the rest from Envoy, for which
+        they do not count as resources (grpc_mux_impl.cc, processDiscoveryResources)."""
+        listed = [resource for name in self._told if (resource := self._find(name)) is not None]
+        return sotw_body(self.resource_type, version, listed, timed=True)
 
     def _view(self, resources: ResourceSet) -> Mapping[str, str]:
         """What the client should have: the version of each resource, `ABSENT` for names of which there is none."""
@@ -293,6 +302,9 @@ class PartialSubscription(SotwSubscription):
         self._due -= names
         version = version_of_all([f"{self._sum:x}"])
         return _Due(version, part, [], names, new)
+
+    def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:
+        return sotw_heartbeat(self.resource_type, version, mortal)
 
     def _tell(self, name: str, version: str) -> None:
         self._sum += int(version or "0", 16) - int(self._told[name] or "0", 16)

@@ -23,7 +23,8 @@ def test_t2_envoy_keeps_a_service_as_long_as_it_hears_of_it(
 ) -> None:
     endpoints = (Endpoint("127.0.0.1:1"),)
     control_plane.publish(
-        ServiceSnapshot(name="brief", endpoints=endpoints, ttl=1.0), ServiceSnapshot(name="lasting", endpoints=endpoints)
+        ServiceSnapshot(name="brief", endpoints=endpoints, ttl=1.0),
+        ServiceSnapshot(name="lasting", endpoints=endpoints),
     )
     configuration = bootstrap(control_plane, api_type)
     configuration["node"]["client_features"] = FEATURES
@@ -32,6 +33,7 @@ def test_t2_envoy_keeps_a_service_as_long_as_it_hears_of_it(
     for _ in range(10):
         time.sleep(0.2)
         assert envoy.hosts("brief")
+        assert envoy.hosts("lasting")
     assert control_plane.nacks == []
     control_plane.stop()
     wait_until(lambda: "brief" not in envoy.clusters(), "the TTL", 5)

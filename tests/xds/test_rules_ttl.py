@@ -9,11 +9,11 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from lbcore.xds.resource_type import ResourceType
-from tests.xds.clients import CDS, EDS, Plane, ports, service
+from tests.xds.clients import CDS, EDS, Plane, SotwClient, ports, service
 
 TTL = "xds.config.supports-resource-ttl"
 WRAPPER = "xds.config.supports-resource-in-sotw"
-TIMED = {"user_agent_name": "envoy", "client_features": [TTL, WRAPPER]}
+TIMED = {"user_agent_name": "proxy", "client_features": [TTL, WRAPPER]}
 SERVED = [CDS, EDS]
 
 
@@ -74,6 +74,15 @@ async def test_t1_a_client_that_knows_both_is_told_the_ttl(
     assert web.version
 
 
+async def test_t1_envoy_is_told_of_no_ttl_that_ends_it(served: Plane) -> None:
+    served.publish(service("web", 1, ttl=5))
+    client = served.sotw(**TIMED | {"user_agent_name": "envoy"})
+    await client.ask(EDS, "web")
+    assert not wrapped(await client.receive(EDS))
+    await client.ask(CDS)
+    assert wrapped(await client.receive(CDS))
+
+
 @pytest.mark.parametrize("resource_type", SERVED, ids=lambda each: each.name)
 async def test_t2_a_heartbeat_prolongs_and_changes_nothing(served: Plane, resource_type: ResourceType) -> None:
     await heartbeats(served, served.sotw(**TIMED), resource_type)
@@ -95,6 +104,10 @@ async def heartbeats(served: Plane, client: Any, resource_type: ResourceType) ->
         assert beat.nonce != first.nonce
         assert getattr(beat, "version_info", "") == getattr(first, "version_info", "")
         (prolonged,) = wrapped(beat)
+        if resource_type is CDS and isinstance(client, SotwClient):
+            assert prolonged == sent  # what such a response leaves out would be deleted
+            await answered(client, resource_type, beat)
+            continue
         assert (prolonged.name, prolonged.version) == ("web", sent.version)
         assert prolonged.ttl.ToMilliseconds() == 600
         assert not prolonged.HasField("resource")

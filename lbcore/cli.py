@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -26,6 +27,8 @@ __all__ = ["main"]
 
 DEFAULT_GRPC = "127.0.0.1:18000"
 DEFAULT_ADMIN = "127.0.0.1:9901"
+
+_WATCH_INTERVAL = 0.5  # seconds between two looks at the xDS clients
 
 _COLUMNS = ("SERVICE", "ENDPOINT", "WEIGHT", "LOCALITY", "PRIORITY", "HEALTH", "ACTIVE", "POLICY", "VERSION")
 
@@ -137,9 +140,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("address", metavar="ADDRESS")
         command.set_defaults(run=run)
 
-    for command in (pick, endpoints, register, deregister, drain):
+    nodes = commands.add_parser("nodes", help="show xDS clients", description=_nodes.__doc__)
+    nodes.add_argument("node", metavar="NODE", nargs="?", default="", help="a client's node.id; all without it")
+    nodes.add_argument("--watch", action="store_true", help="go on, and show them again when something changes")
+    nodes.set_defaults(run=_nodes)
+
+    for command in (pick, endpoints, nodes, register, deregister, drain):
         command.add_argument("--server", metavar="HOST:PORT", default=DEFAULT_GRPC, help="default %(default)s")
-    for command in (check, pick, endpoints, simulate):
+    for command in (check, pick, endpoints, nodes, simulate):
         command.add_argument("--json", action="store_true", help="for scripts")
     return parser
 
@@ -274,6 +282,33 @@ def _drain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _nodes(arguments: argparse.Namespace) -> int:
+    """Shows the xDS clients (Envoy, gRPC): what each was sent of each type, and why it refused what it refused."""
+    _quiet_grpc()
+    from lbcore.client.nodes import COLUMNS, fetch_nodes, node_json, node_row
+
+    shown: object = None
+    while True:
+        nodes = fetch_nodes(arguments.node, arguments.server)
+        if nodes != shown:
+            if arguments.json:
+                print(json.dumps({"nodes": [node_json(each) for each in nodes]}))
+            else:
+                _print_table(COLUMNS, map(node_row, nodes))
+            sys.stdout.flush()
+        if not arguments.watch:
+            return 0
+        shown = nodes
+        time.sleep(_WATCH_INTERVAL)
+
+
+def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    table = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def _show_json(update: EndpointsUpdate) -> None:
     print(
         json.dumps(
@@ -289,9 +324,7 @@ def _show_json(update: EndpointsUpdate) -> None:
 def _show_table(update: EndpointsUpdate) -> None:
     rows = [row for service in update.services for row in _rows(service)]
     if rows:
-        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-        for row in (_COLUMNS, *rows):
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        _print_table(_COLUMNS, rows)
     for name in update.removed:
         print(f"service {name} is gone")
     for source, reason in update.stale.items():

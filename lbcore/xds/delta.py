@@ -7,11 +7,12 @@ nonce it comes with. Source: Envoy xds_protocol.rst ("Incremental xDS").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lbcore.xds.resource_set import ABSENT, ResourceSet
+from lbcore.xds.resource_set import ABSENT, ResourceSet, version_of_all
 from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.status import ConfigStatus, ResourceStatus
 from lbcore.xds.subscription import (
     MAX_RESPONSE_SIZE,
     WILDCARD,
@@ -44,6 +45,14 @@ class DeltaRequest(Request):
         return not self.subscribe or WILDCARD in self.subscribe
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A response that waits for its answer: the names of its resources, and one version for all of them."""
+
+    names: frozenset[str]
+    version: str
+
+
 class DeltaSubscription(Subscription[DeltaRequest]):
     """The subscription of one stream to one type."""
 
@@ -55,7 +64,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         self._told: dict[str, str] = {}  # what the client has; `ABSENT` where it was told so
         self._due: set[str] = set()
         self._owed = False  # a response is due even if it holds nothing
-        self._unanswered: dict[str, Set[str]] = {}  # by nonce, oldest first: the names of the resources sent
+        self._unanswered: dict[str, _Sent] = {}  # by nonce, oldest first
         self._unaccepted: set[str] = set()  # names that the client never had and has not accepted yet
         self._at_once = False  # what is due answers a request, or continues a response that was too large
 
@@ -90,7 +99,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         part, removed, complete = self._compose(hold)
         if not (part or removed or self._owed):
             return None
-        names = {resource.name for resource in part}
+        names = frozenset(resource.name for resource in part)
         new = {name for name in names if not self._told.get(name)}
         self._due -= names
         self._due.difference_update(removed)
@@ -102,14 +111,15 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         self._unaccepted |= new
         self._refused -= names
         nonce = next(self._nonces)
-        self._unanswered[nonce] = names
-        return Response(resources.delta_body(part, removed, timed=self.timed), nonce, part, names)
+        version = version_of_all(resource.version for resource in part)
+        self._unanswered[nonce] = _Sent(names, version)
+        return Response(resources.delta_body(version, part, removed, timed=self.timed), nonce, part, names)
 
     def prolong(self) -> Response | None:
         if self._unanswered or not (mortal := self._mortal()):
             return None
         nonce = next(self._nonces)
-        self._unanswered[nonce] = frozenset()
+        self._unanswered[nonce] = _Sent(frozenset(), version_of_all(resource.version for resource in mortal))
         return Response(delta_heartbeat(self.resource_type, mortal), nonce, mortal, frozenset())
 
     def covers(self, name: str) -> bool:
@@ -121,11 +131,24 @@ class DeltaSubscription(Subscription[DeltaRequest]):
     def may_use(self, name: str) -> bool:
         return bool(self._told.get(name) or self._unanswered)
 
+    def statuses(self) -> Iterator[ResourceStatus]:
+        in_flight = frozenset().union(*(sent.names for sent in self._unanswered.values()))
+        for name in self._told.keys() | self._names:
+            version = self._told.get(name, ABSENT)
+            if version == ABSENT:
+                status = ConfigStatus.NOT_SENT
+            elif name in self._refused:
+                status = ConfigStatus.ERROR
+            else:
+                status = ConfigStatus.STALE if name in in_flight else ConfigStatus.SYNCED
+            yield ResourceStatus(name, version, status)
+
     def _answer(self, request: DeltaRequest) -> Verdict | None:
         if request.nonce not in self._unanswered:
             return None
+        answered = self._unanswered[request.nonce]
         for nonce in list(self._unanswered):  # an answer to one response answers those before it
-            names = self._unanswered.pop(nonce)
+            names = self._unanswered.pop(nonce).names
             if request.error is None:
                 self._unaccepted -= names
                 self._refused -= names
@@ -133,7 +156,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
                 self._refused |= names
             if nonce == request.nonce:
                 break
-        return Verdict("", request.nonce, request.error)
+        return Verdict(answered.version, request.nonce, request.error)
 
     def _start(self, request: DeltaRequest) -> None:
         self._started = True
@@ -154,7 +177,7 @@ class DeltaSubscription(Subscription[DeltaRequest]):
             elif self.resource_type.whole:
                 self._wildcard = self._owed = True
                 # What is on its way to the client may have been forgotten here, and gone since.
-                self._due.update(*self._unanswered.values())
+                self._due.update(*(sent.names for sent in self._unanswered.values()))
                 if self._resources is not None:
                     self._due.update(self._resources.versions)
 

@@ -22,7 +22,7 @@ class XdsObserver:
         """A response with so many resources, `size` bytes in all, was handed to gRPC."""
 
     def acked(self, node: str, type_url: str, version: str) -> None:
-        """A client accepted a response. `version` is the response's (state of the world) or empty (delta)."""
+        """A client accepted a response; `version` is the response's, one for all of its resources."""
 
     def nacked(self, node: str, type_url: str, version: str, message: str, nonce: str) -> None:
         """A client refused a response for the reason `message`; `version` and `nonce` are those of the response."""

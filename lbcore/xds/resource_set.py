@@ -73,10 +73,12 @@ class ResourceSet:
         key = (version, tuple(resources), tuple(missing), timed)
         return self._stored(key, lambda: sotw_body(self.resource_type, version, resources, missing, timed=timed))
 
-    def delta_body(self, resources: Collection[Resource], removed: Collection[str], *, timed: bool) -> bytes:
+    def delta_body(
+        self, version: str, resources: Collection[Resource], removed: Collection[str], *, timed: bool
+    ) -> bytes:
         """The body of a DeltaDiscoveryResponse, from the store if another stream was owed the same."""
         key = (tuple(resources), tuple(removed), timed)
-        return self._stored(key, lambda: delta_body(self.resource_type, resources, removed, timed=timed))
+        return self._stored(key, lambda: delta_body(self.resource_type, version, resources, removed, timed=timed))
 
     def _stored(self, key: object, build: Callable[[], bytes]) -> bytes:
         body = self._bodies.get(key)

@@ -7,13 +7,15 @@ in sync. Source: envoy/service/discovery/v3/ads.proto.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from lbcore.directory import Directory
+from lbcore.xds.client_status import SERVICE as CSDS
+from lbcore.xds.client_status import ClientStatusService
 from lbcore.xds.delta import DeltaSubscription
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.requests import read_delta, read_sotw
@@ -21,6 +23,7 @@ from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.resources import Catalog
 from lbcore.xds.session import ProtocolError, Session
 from lbcore.xds.sotw import SotwRequest, sotw_subscription
+from lbcore.xds.status import ClientStatus
 from lbcore.xds.stream import Context, Stream
 
 __all__ = ["SERVICES", "XdsServer"]
@@ -33,7 +36,7 @@ _PER_TYPE = {
     ResourceType.ROUTE: ("envoy.service.route.v3.RouteDiscoveryService", "Routes"),
 }
 
-SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()))
+SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()), CSDS)
 """The full names of the gRPC services, as reflection lists them."""
 
 
@@ -47,25 +50,31 @@ class XdsServer:
         self._directory = directory
         self._observer = observer or XdsObserver()
         self._catalog: Catalog | None = None
-        self._streams: set[Stream[Any]] = set()
+        self._streams: dict[Stream[Any], str] = {}  # and the methods that were called
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers all xDS services; to be called before the server starts."""
         self._register(server, _AGGREGATED, "AggregatedResources", None)
         for resource_type, (service, resources) in _PER_TYPE.items():
             self._register(server, service, resources, resource_type)
+        ClientStatusService(self.clients).add_to(server)
 
     async def run(self) -> None:
         """Follows the Directory for ever; the caller cancels it."""
         async for snapshot in self._directory.watch():
             self._catalog = Catalog(snapshot, self._catalog)
-            for stream in self._streams:
+            for stream in list(self._streams):
                 stream.advance(self._catalog)
 
     def drain(self) -> None:
         """Ends every stream: clients keep what they have, and open the next one elsewhere."""
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.drain()
+
+    def clients(self) -> Iterator[ClientStatus]:
+        """How far the client of each open stream is."""
+        for stream, method in self._streams.items():
+            yield stream.status(method)
 
     @property
     def stream_count(self) -> int:
@@ -115,12 +124,12 @@ class XdsServer:
         return Session(sotw_subscription, self._catalog, only, self._observer, _now)
 
     async def _serve(self, method: str, stream: Stream[Any], requests: AsyncIterator[bytes]) -> None:
-        self._streams.add(stream)
+        self._streams[stream] = method
         self._observer.stream_opened(method)
         try:
             await stream.serve(requests)
         finally:
-            self._streams.discard(stream)
+            del self._streams[stream]
             self._observer.stream_closed(method)
 
 

@@ -22,11 +22,13 @@ from lbcore.xds.ordering import MakeBeforeBreak
 from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.resources import Catalog
+from lbcore.xds.status import Refusal, TypeStatus
 from lbcore.xds.subscription import Request, RequestT, Response, Subscription, Verdict, hold_nothing
 from lbcore.xds.wire import Resource
 
 __all__ = ["ProtocolError", "Session"]
 
+_MAX_MESSAGE = 4000  # characters of a NACK's reason that are kept
 CLUSTER, ASSIGNMENT, LISTENER, ROUTE = ResourceType
 
 
@@ -35,7 +37,7 @@ class ProtocolError(Exception):
 
 
 class Session(Generic[RequestT]):
-    """The state of one stream.
+    """The state of one stream. `node` is who the client says that it is, `types` how far it is.
 
     Arguments:
         subscribe: makes the subscription for a type, given the nonces to use.
@@ -57,6 +59,7 @@ class Session(Generic[RequestT]):
         self._only = only
         self._observer = observer
         self.node = UNNAMED
+        self.types: dict[ResourceType, TypeStatus] = {}
         self._subscriptions: dict[ResourceType, Subscription[RequestT]] = {}
         self._kinds: dict[ResourceType, ClientKind] = {}
         self._order = MakeBeforeBreak(self._subscriptions, clock)
@@ -140,13 +143,17 @@ class Session(Generic[RequestT]):
         if self._catalog is not None:
             subscription.advance(self._resources(self._catalog, resource_type))
         self._subscriptions[resource_type] = subscription
+        self.types[resource_type] = TypeStatus(subscription)
         return subscription
 
     def _note(self, resource_type: ResourceType, verdict: Verdict) -> None:
-        type_url = resource_type.type_url
+        type_url, status = resource_type.type_url, self.types[resource_type]
         if verdict.error is not None:
+            status.refusal = Refusal(verdict.version, verdict.nonce, verdict.error[:_MAX_MESSAGE], time.time())
             self._observer.nacked(self.node.id, type_url, verdict.version, verdict.error, verdict.nonce)
             return
+        if not self._subscriptions[resource_type].has_refused:
+            status.refusal = None
         self._observer.acked(self.node.id, type_url, verdict.version)
         if resource_type is ROUTE:
             self._order.routes_accepted()
@@ -166,6 +173,7 @@ class Session(Generic[RequestT]):
 
     def _message(self, resource_type: ResourceType, response: Response) -> bytes:
         message = response.serialise()
+        self.types[resource_type].sent_at = time.time()
         self._observer.response_sent(self.node.id, resource_type.type_url, len(response.resources), len(message))
         return message
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lbcore.xds.resource_set import ABSENT, ResourceSet, version_of_all
 from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.status import ConfigStatus, ResourceStatus
 from lbcore.xds.subscription import (
     MAX_RESPONSE_SIZE,
     WILDCARD,
@@ -125,6 +126,16 @@ class SotwSubscription(Subscription[SotwRequest]):
 
     def may_use(self, name: str) -> bool:
         return self._told_version(name) != ABSENT or (self._sent is not None and not self._sent.answered)
+
+    def statuses(self) -> Iterator[ResourceStatus]:
+        for name, version in self._told.items():
+            if version == ABSENT:
+                status = ConfigStatus.NOT_SENT
+            elif name in self._refused:
+                status = ConfigStatus.ERROR
+            else:
+                status = ConfigStatus.STALE if name in self._in_flight else ConfigStatus.SYNCED
+            yield ResourceStatus(name, version, status)
 
     def _answer(self, sent: _Sent, request: SotwRequest) -> Verdict | None:
         first, sent.answered, self._client_has_answered = not sent.answered, True, True

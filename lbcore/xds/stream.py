@@ -17,6 +17,7 @@ import grpc.aio
 
 from lbcore.xds.resources import Catalog
 from lbcore.xds.session import ProtocolError, Session
+from lbcore.xds.status import ClientStatus
 from lbcore.xds.subscription import RequestT
 
 __all__ = ["Context", "Stream"]
@@ -71,6 +72,10 @@ class Stream(Generic[RequestT]):
         except Exception as error:
             self._fail(error)
         self._flush()
+
+    def status(self, method: str) -> ClientStatus:
+        """How far the client is; `method` is the gRPC method that it called."""
+        return ClientStatus(self._session.node, method, self._context.peer(), self._session.types)
 
     def drain(self) -> None:
         """Ends the stream with UNAVAILABLE: the client keeps what it has and connects again."""

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from lbcore.xds.node import UNNAMED, Node
 from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
+from lbcore.xds.status import ResourceStatus
 from lbcore.xds.wire import Resource, with_nonce
 
 __all__ = ["MAX_RESPONSE_SIZE", "WILDCARD", "Request", "Response", "Subscription", "Verdict", "hold_nothing"]
@@ -146,6 +147,15 @@ class Subscription(abc.ABC, Generic[RequestT]):
         """What the client has that has a TTL."""
         found = ((self._find(name), version) for name, version in self._told.items() if version) if self.timed else ()
         return [each for each, version in found if each is not None and each.ttl and each.version == version]
+
+    @abc.abstractmethod
+    def statuses(self) -> Iterator[ResourceStatus]:
+        """Each resource that the client is subscribed to, and what it has of it."""
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether the client refused something that it was not sent anew since."""
+        return bool(self._refused)
 
     def refused(self, name: str) -> bool:
         """Whether the client refused the newest version of the resource that it was sent."""

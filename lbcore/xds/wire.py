@@ -92,11 +92,20 @@ def sotw_body(
 
 
 def delta_body(
-    resource_type: ResourceType, resources: Iterable[Resource], removed: Iterable[str], *, timed: bool = False
+    resource_type: ResourceType,
+    version: str,
+    resources: Iterable[Resource],
+    removed: Iterable[str],
+    *,
+    timed: bool = False,
 ) -> bytes:
-    """A DeltaDiscoveryResponse without its nonce; with `timed`, resources that have a TTL say so."""
+    """A DeltaDiscoveryResponse without its nonce; `version` is for people, and what a NACK is reported with.
+
+    With `timed`, resources that have a TTL say so.
+    """
     return b"".join(
         [
+            _text(1, version),
             *(
                 part
                 for resource in resources

@@ -32,7 +32,7 @@ class Client:
         self.subscription = DeltaSubscription(world.resource_type, map(str, itertools.count(1)))
         if known:
             self.subscription.advance(world.resources)
-        self.nonce = ""
+        self.nonce = self.version = ""
         self.versions: dict[str, str] = {}
 
     def ask(
@@ -47,7 +47,7 @@ class Client:
         if response is None:
             return None
         message = discovery_pb2.DeltaDiscoveryResponse.FromString(response.serialise())
-        self.nonce = message.nonce
+        self.nonce, self.version = message.nonce, message.system_version_info
         self.versions |= {each.name: each.version for each in message.resources}
         return message
 
@@ -100,7 +100,7 @@ def test_d1_a_subscription_is_answered_with_names_and_versions(eds: Client) -> N
 def test_d2_an_ack_is_followed_by_silence(eds: Client) -> None:
     eds.ask("a")
     eds.take()
-    assert eds.accept() == Verdict("", eds.nonce)
+    assert eds.accept() == Verdict(eds.version, eds.nonce)
     assert eds.take() is None
 
 
@@ -114,7 +114,7 @@ def test_d3_only_what_changed_is_sent(cds: Client) -> None:
 def test_d4_what_was_refused_is_not_sent_again_and_the_rest_flows(eds: Client) -> None:
     eds.ask("a", "b")
     eds.take()
-    assert eds.refuse() == Verdict("", eds.nonce, "no good")
+    assert eds.refuse() == Verdict(eds.version, eds.nonce, "no good")
     assert eds.take() is None
     eds.follow(eds.world.change(b=2))
     assert eds.settle() == Told({"b": 2}, [])

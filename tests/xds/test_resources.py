@@ -117,18 +117,20 @@ def test_a_body_is_built_once_for_all_streams() -> None:
     resources = catalog.resources(EDS, ENVOY)
     web = resources.get("web")
     assert web is not None
-    assert resources.sotw_body("v", [web], ()) is resources.sotw_body("v", [web], ())
-    assert resources.delta_body([web], ["gone"]) is resources.delta_body([web], ["gone"])
+    assert resources.sotw_body("v", [web], (), timed=False) is resources.sotw_body("v", [web], (), timed=False)
+    assert resources.delta_body("v", [web], ["gone"], timed=False) is resources.delta_body(
+        "v", [web], ["gone"], timed=False
+    )
 
 
 def test_only_so_many_bodies_are_kept() -> None:
     catalog = Served(WEB).catalog
     assert catalog is not None
     resources = catalog.resources(EDS, ENVOY)
-    first = resources.sotw_body("0", [], ())
+    first = resources.sotw_body("0", [], (), timed=False)
     for number in range(1, 100):
-        resources.sotw_body(str(number), [], ())
-    assert resources.sotw_body("0", [], ()) is not first
+        resources.sotw_body(str(number), [], (), timed=False)
+    assert resources.sotw_body("0", [], (), timed=False) is not first
 
 
 def test_bodies_are_what_protobuf_would_have_made_of_them() -> None:
@@ -137,13 +139,17 @@ def test_bodies_are_what_protobuf_would_have_made_of_them() -> None:
     resources = catalog.resources(CDS, ENVOY)
     web = resources.get("web")
     assert web is not None
-    sotw = discovery_pb2.DiscoveryResponse.FromString(with_nonce(resources.sotw_body("v1", [web], ["zoë"]), "n1"))
+    sotw = discovery_pb2.DiscoveryResponse.FromString(
+        with_nonce(resources.sotw_body("v1", [web], ["zoë"], timed=False), "n1")
+    )
     assert (sotw.version_info, sotw.nonce, sotw.type_url) == ("v1", "n1", CDS.type_url)
     assert sotw.control_plane.identifier == "lbcore"
     (error,) = sotw.resource_errors
     assert (error.resource_name.name, error.error_detail.code) == ("zoë", 5)
     assert "zoë" in error.error_detail.message
-    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(with_nonce(resources.delta_body([web], ["zoë"]), "n2"))
+    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(
+        with_nonce(resources.delta_body("v1", [web], ["zoë"], timed=False), "n2")
+    )
     assert (delta.nonce, delta.type_url, list(delta.removed_resources)) == ("n2", CDS.type_url, ["zoë"])
     assert delta.control_plane.identifier == "lbcore"
     (resource,) = delta.resources
@@ -158,6 +164,6 @@ def test_large_resources_are_framed_right() -> None:
     resources = catalog.resources(EDS, ENVOY)
     web = resources.get("web")
     assert web is not None
-    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(resources.delta_body([web, web], ()))
+    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(resources.delta_body("v1", [web, web], (), timed=False))
     assert [each.name for each in delta.resources] == ["web", "web"]
     assert delta.resources[0].resource == delta.resources[1].resource

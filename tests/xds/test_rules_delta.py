@@ -71,7 +71,7 @@ async def test_d4_a_nack_is_reported(only: Surface) -> None:
         response = await client.receive(EDS)
         await client.refuse(EDS, error="port is closed")
         assert await client.quiet(0.1)
-    assert nacks.heard == [("raw", EDS.type_url, "", "port is closed", response.nonce)]
+    assert nacks.heard == [("raw", EDS.type_url, response.system_version_info, "port is closed", response.nonce)]
 
 
 async def test_d5_a_name_that_does_not_exist_is_named_as_gone_and_pushed_when_it_does(

@@ -126,7 +126,7 @@ async def test_r7_a_hundred_thousand_names_and_a_large_node_are_served(served: P
 async def test_r7_a_failure_inside_ends_that_stream_and_says_so(
     served: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> bytes:
+    def fail(*_: object, **__: object) -> bytes:
         raise RuntimeError("broken on purpose")
 
     served.publish(service("web", 1))

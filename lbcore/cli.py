@@ -50,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LbError as error:
         return _fail(1, f"lbcore: {error}")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "lbcore":
+        library = (error.name or "").partition(".")[0]
+        if library == "lbcore":
             raise
-        return _fail(1, f"lbcore: {arguments.command} needs {error.name}: pip install 'lbcore[service]'")
+        extra = "plot" if library == "matplotlib" else "service"
+        return _fail(1, f"lbcore: {arguments.command} needs {library}: pip install 'lbcore[{extra}]'")
     except KeyboardInterrupt:
         return 130  # as the shell has it: 128 + SIGINT
     except BrokenPipeError:
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("--seeds", metavar="N", type=_count, default=1, help="show medians over N seeds (default 1)")
     simulate.add_argument("--requests", metavar="N", type=_count_of_requests, help="instead of the scenario's")
+    simulate.add_argument("--plot", metavar="OUT.png", type=Path, help="draw it as well; needs lbcore[plot]")
     simulate.set_defaults(run=_simulate)
 
     register = commands.add_parser(
@@ -226,12 +229,17 @@ def _simulate(arguments: argparse.Namespace) -> int:
     from lbcore.simulation.progress import ProgressBar
     from lbcore.simulation.scenario_file import load_scenario, parse_policy
 
+    if arguments.plot is not None:
+        from lbcore.simulation.plot import draw  # now, because it may be missing
+
     scenario = load_scenario(arguments.scenario)
     if arguments.requests is not None:
         scenario = scenario.with_requests(arguments.requests)
     policies = [parse_policy(each) for each in arguments.policies] if arguments.policies else None
     with ProgressBar() as progress:
         report = run(scenario, policies=policies, seeds=arguments.seeds, progress=progress)
+    if arguments.plot is not None:
+        draw(report, arguments.plot, arguments.scenario.stem)
     print(json.dumps(report.as_json()) if arguments.json else report)
     return 0
 

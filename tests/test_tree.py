@@ -177,7 +177,7 @@ def test_every_direct_dependency_is_pinned() -> None:
     settings = pyproject()
     direct = [
         *settings["project"]["dependencies"],
-        *settings["project"]["optional-dependencies"]["service"],  # type: ignore[call-overload]
+        *(each for extra in settings["project"]["optional-dependencies"].values() for each in extra),  # type: ignore[attr-defined]
         *(requirement for group in settings["dependency-groups"].values() for requirement in group),
     ]
     pins = (ROOT / "constraints.txt").read_text().splitlines()

@@ -11,7 +11,7 @@ from lbcore._core import Simulation
 from lbcore.simulation.events import Burst, Event, FailFast, Join, Leave, Pause
 from lbcore.simulation.scenario import Scenario
 
-__all__ = ["Change", "FleetState", "affected_servers", "changes"]
+__all__ = ["Change", "FleetState", "affected_servers", "changes", "spans"]
 
 
 def affected_servers(scenario: Scenario, seed: int) -> list[list[int]]:
@@ -93,6 +93,21 @@ class Change:
 def changes(scenario: Scenario, affected: list[list[int]]) -> Iterator[Change]:
     """All changes in the order of time; without end where an event repeats."""
     return heapq.merge(*(_changes_of(event, index, affected[index]) for index, event in enumerate(scenario.events)))
+
+
+def spans(scenario: Scenario, last: float) -> list[tuple[float, float]]:
+    """From when to when something is going on, in seconds, each repetition by itself, up to `last`."""
+    found = []
+    for event in scenario.events:
+        duration = None if isinstance(event, Join) else event.duration
+        every = event.every if isinstance(event, Pause) else None
+        begin = event.at
+        while begin < last:
+            found.append((begin, last if duration is None else min(last, begin + duration)))
+            if every is None:
+                break
+            begin += every
+    return found
 
 
 def _changes_of(event: Event, index: int, servers: list[int]) -> Iterator[Change]:

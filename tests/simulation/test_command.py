@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import pytest
+
+from lbcore.cli import main
 from tests.harness.service import ROOT, lbcore
 
 A90 = str(ROOT / "bench" / "scenarios" / "develop" / "a90.yaml")
@@ -41,3 +45,23 @@ def test_mistakes_are_told_with_file_line_and_field(tmp_path: Path) -> None:
     ran = lbcore("simulate", A90, "--requests", "none")
     assert ran.code == 2
     assert "expected a whole number" in ran.stderr
+
+
+def test_a_picture(tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.png"
+    scenario = str(ROOT / "bench" / "scenarios" / "develop" / "e70_fail_fast.yaml")
+    ran = lbcore("simulate", scenario, *FEW, "--plot", str(drawn))
+    assert (ran.code, ran.stderr) == (0, "")
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    ran = lbcore("simulate", scenario, *FEW, "--plot", str(tmp_path / "drawn.txt"))
+    assert ran.code == 1
+    assert ran.stderr.startswith(f"lbcore: {tmp_path / 'drawn.txt'}: ")
+
+
+def test_a_picture_names_the_extra_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "lbcore.simulation.plot", raising=False)
+    assert main(["simulate", A90, "--plot", "drawn.png"]) == 1
+    assert capsys.readouterr() == ("", "lbcore: simulate needs matplotlib: pip install 'lbcore[plot]'\n")

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +22,7 @@ from lbcore.errors import ConfigError, InvalidSetting, LbError, UnknownService
 
 if TYPE_CHECKING:
     from lbcore.client import EndpointsUpdate, ServiceStatus
+    from lbcore.explanation import Explanation
     from lbcore.model import Endpoint
 
 __all__ = ["main"]
@@ -95,6 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="with --key the first N endpoints in the key's order of fallback; without, N picks one after another",
     )
+    pick.add_argument("--explain", action="store_true", help="show why, stage by stage; the next pick gives the winner")
+    pick.add_argument(
+        "--subset",
+        metavar="KEY=VALUE",
+        action="append",
+        type=_criterion,
+        help="only endpoints with these metadata; may be repeated. A value is JSON where it can be, else text",
+    )
+    pick.add_argument("--exclude", metavar="ADDRESS", action="append", default=[], help="not this one; may be repeated")
+    pick.add_argument("--local-locality", metavar="REGION/ZONE", help="where the request comes from")
     pick.set_defaults(run=_pick)
 
     endpoints = commands.add_parser("endpoints", help="show endpoints", description=_endpoints.__doc__)
@@ -193,18 +205,55 @@ def _pick(arguments: argparse.Namespace) -> int:
     _quiet_grpc()
     from lbcore.client import PickerClient
 
+    service, key, count = arguments.service, arguments.key, arguments.count
+    subset = None if arguments.subset is None else dict(arguments.subset)
+    place = arguments.local_locality
+    if arguments.explain and (count > 1 or arguments.exclude):
+        raise InvalidSetting("--explain: expected without -n and --exclude, because it explains a single first pick")
     with PickerClient(arguments.server) as client:
+        if arguments.explain:
+            _show_explanation(client.explain(service, key, subset=subset, local_locality=place), arguments)
+            return 0
         endpoints: Iterable[Endpoint]
-        if arguments.key is not None or arguments.count == 1:
-            endpoints = client.rank(arguments.service, arguments.key, arguments.count)
+        if key is not None or count == 1 or arguments.exclude:
+            exclude = arguments.exclude
+            endpoints = client.rank(service, key, count, exclude=exclude, subset=subset, local_locality=place)
         else:
-            endpoints = client.pick_many(arguments.service, arguments.count)
+            endpoints = client.pick_many(service, count, subset=subset, local_locality=place)
         if arguments.json:
             print(json.dumps({"service": arguments.service, "endpoints": [_endpoint_json(each) for each in endpoints]}))
         else:
             for each in endpoints:
                 print(each.address)
     return 0
+
+
+def _show_explanation(explanation: Explanation, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps({"service": arguments.service, **_explanation_json(explanation)}))
+    else:
+        print(explanation)
+
+
+def _explanation_json(explanation: Explanation) -> dict[str, object]:
+    shares = explanation.locality_shares
+    return {
+        "cluster": explanation.cluster,
+        "policy": explanation.policy,
+        "hash": explanation.hash,
+        "priorities": [asdict(level) for level in explanation.priorities],
+        "percent": explanation.percent,
+        "priority": explanation.priority,
+        "degraded": explanation.degraded,
+        "locality_shares": None if shares is None else {str(place): share for place, share in shares.items()},
+        "candidates": [
+            {"address": each.endpoint.address, "weight": each.weight, "active": each.active}
+            for each in explanation.candidates
+        ],
+        "probes": [each.address for each in explanation.probes],
+        "winner": None if explanation.winner is None else _endpoint_json(explanation.winner),
+        "reason": explanation.reason,
+    }
 
 
 def _endpoints(arguments: argparse.Namespace) -> int:
@@ -386,6 +435,16 @@ class _Version(argparse.Action):
         from importlib.metadata import version
 
         parser.exit(message=f"lbcore {version('lbcore')}\n")
+
+
+def _criterion(text: str) -> tuple[str, object]:
+    key, separator, value = text.partition("=")
+    if not (key and separator):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected KEY=VALUE, such as version=2")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def _count(text: str, most: int = 1_000_000) -> int:

@@ -13,16 +13,18 @@ from typing import Any, get_args
 
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
-from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality
+from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality, WholeByLocality
 from lbcore.picker import Picker
 from lbcore.policy import Policy, RoundRobin
 from lbcore.settings import LocalityWeighted, OutlierDetection, ZoneAware
+from lbcore.stats import Availability
 from lbcore.subset import Subset, Subsets, SubsetTable
 from lbcore.validation import flag, number, refusal, text, whole
 
 __all__ = ["Cluster"]
 
 _POLICIES = get_args(Policy)
+_LOCAL_HOSTS = WholeByLocality("callers", 0)
 
 
 class Cluster(Picker):
@@ -55,7 +57,15 @@ class Cluster(Picker):
     1
     """
 
-    __slots__ = ("_locality_weights", "_subset_table", "_updating", "locality_policy")
+    __slots__ = (
+        "_local_hosts",
+        "_locality_weights",
+        "_panics",
+        "_subset_table",
+        "_updating",
+        "local_locality",
+        "locality_policy",
+    )
 
     def __init__(
         self,
@@ -79,17 +89,22 @@ class Cluster(Picker):
             names = ", ".join(each.__name__ for each in _POLICIES)
             raise InvalidSetting(f"policy {policy!r}: expected one of {names}")
         self.locality_policy = locality_policy
-        place = _locality(local_locality)
+        self.local_locality = _locality(local_locality)
+        self._local_hosts = _local_hosts(locality_policy, self.local_locality)
         self._updating = threading.Lock()
+        fails = flag(fail_traffic_on_panic, "fail_traffic_on_panic")
+        threshold = int(number(panic_threshold, "panic_threshold", 0.0, 100.0))
+        self._panics = threshold > 0 and not fails  # uses all endpoints where too few are usable
         self._set_up(
             self.policy,
             {
                 "overprovisioning_factor": whole(overprovisioning_factor, "overprovisioning_factor", 1, MAX_WEIGHT),
-                "panic_threshold": int(number(panic_threshold, "panic_threshold", 0.0, 100.0)),
-                "fail_traffic_on_panic": flag(fail_traffic_on_panic, "fail_traffic_on_panic"),
+                "panic_threshold": threshold,
+                "fail_traffic_on_panic": fails,
                 "locality_weighted": isinstance(locality_policy, LocalityWeighted),
-                "local_locality": place,
-                **_zone_aware(locality_policy, place),
+                "local_locality": self.local_locality,
+                "zone_aware": locality_policy if isinstance(locality_policy, ZoneAware) else None,
+                "local_hosts": self._local_hosts,
                 "outlier_detection": _outlier_detection(outlier_detection),
             },
             _seed(seed),
@@ -100,25 +115,45 @@ class Cluster(Picker):
         self._subset_table = SubsetTable(self, _subsets(subsets))
         self.update(endpoints)
 
-    def update(self, endpoints: Iterable[Endpoint], *, locality_weights: ByLocality | None = None) -> bool:
+    def update(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        locality_weights: ByLocality | None = None,
+        local_hosts: ByLocality | None = None,
+    ) -> bool:
         """Replaces the membership, all at once; counts of requests in flight stay with their addresses.
 
         Args:
             endpoints: all of them, in the order that ties and rotations follow; no address twice.
             locality_weights: 0 to 4294967295 by locality, for `LocalityWeighted`; None keeps those given before.
+            local_hosts: how many callers are in each locality, for `ZoneAware`; None keeps those given before.
 
         Returns whether anything changed. Raises `InvalidSetting`; then nothing has changed.
         """
         members = tuple(endpoints)
         with self._updating:
             weights = self._locality_weights if locality_weights is None else _weights(locality_weights)
-            if members == self.endpoints and weights == self._locality_weights:
+            callers = self._local_hosts if local_hosts is None else _LOCAL_HOSTS(local_hosts, "local_hosts")
+            if members == self.endpoints and weights == self._locality_weights and callers == self._local_hosts:
                 return False
             _check_members(members)
-            self._install(members, weights)
-            self._locality_weights = weights
+            before = self._locality_weights, self._local_hosts
+            self._weigh(weights, callers)
+            try:
+                self._install(members, weights)
+            except BaseException:
+                self._weigh(*before)
+                raise
             self._subset_table.renew()
             return True
+
+    def _weigh(self, locality_weights: dict[Locality, int], local_hosts: dict[Locality, int]) -> None:
+        """Takes what views read besides the endpoints; before these, because a change of these makes views look."""
+        self._locality_weights = locality_weights
+        self._local_hosts = local_hosts
+        if isinstance(self.locality_policy, ZoneAware):
+            self._set_local_hosts(local_hosts)
 
     def set_health(self, address: str, healthy: bool, *, degraded: bool = False, excluded: bool = False) -> None:
         """Takes what an active check has found; an endpoint that fails is out until it passes, whatever discovery says.
@@ -158,17 +193,23 @@ class Cluster(Picker):
             self._end_ramps()
             self._renew()
 
-    def handle(self) -> Handle:
-        """A way into this cluster for one thread that picks without the GIL: in large batches, or from native code."""
-        with self._updating:
-            return Handle(self)
+    def handle(self, *, local_locality: Locality | str | None = None) -> Handle:
+        """A way into this cluster for one thread that picks without the GIL: in large batches, or from native code.
 
-    def subset(self, criteria: Mapping[str, Any]) -> Subset:
+        Args:
+            local_locality: where the handle's requests come from, for `ZoneAware`; None: where the cluster's do.
+        """
+        place = _locality(local_locality) or self.local_locality
+        with self._updating:
+            return Handle(self, place)
+
+    def subset(self, criteria: Mapping[str, Any], *, local_locality: Locality | str | None = None) -> Subset:
         """A view of the endpoints whose metadata match, to pick among them alone; it follows every update.
 
         Args:
             criteria: metadata keys and values. Its keys must be those of one of the selectors in `subsets`; which
                 endpoints stand in where they are not, or where none matches, is the fallback policy's to say.
+            local_locality: where the requests come from, for `ZoneAware`; None: where the cluster's do.
 
         Slots are shared: a request in flight counts in the cluster and in each of its views. Views are made once and
         kept, so call it for each request if that is easier.
@@ -183,7 +224,11 @@ class Cluster(Picker):
         '10.0.0.2:80'
         """
         with self._updating:
-            return self._subset_table.view(criteria)
+            return self._subset_table.view(criteria, _locality(local_locality) or self.local_locality)
+
+    def _usable(self) -> set[Endpoint]:
+        """The endpoints that are healthy or degraded."""
+        return {each.endpoint for each in self.stats().endpoints if each.availability is not Availability.UNAVAILABLE}
 
 
 def _check_members(members: tuple[Endpoint, ...]) -> None:
@@ -217,17 +262,14 @@ def _weights(weights: ByLocality) -> dict[Locality, int]:
     return parsed
 
 
-def _zone_aware(policy: LocalityWeighted | ZoneAware | None, place: Locality | None) -> dict[str, object]:
+def _local_hosts(policy: LocalityWeighted | ZoneAware | None, place: Locality | None) -> dict[Locality, int]:
     if policy is None or isinstance(policy, LocalityWeighted):
-        return {"zone_aware": None, "callers": None}
+        return {}
     if not isinstance(policy, ZoneAware):
         raise InvalidSetting(f"locality_policy {policy!r}: expected None, LocalityWeighted or ZoneAware")
     if place is None:
         raise InvalidSetting("local_locality None: expected the locality of this process, because ZoneAware needs it")
-    callers: dict[Locality, int] = {}
-    for where, count in policy.local_hosts.items():
-        callers[where if isinstance(where, Locality) else Locality.parse(where)] = count
-    return {"zone_aware": policy, "callers": callers}
+    return _LOCAL_HOSTS(policy.local_hosts, "local_hosts")
 
 
 def _outlier_detection(setting: OutlierDetection | None) -> OutlierDetection | None:

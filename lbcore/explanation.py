@@ -32,7 +32,7 @@ class Explanation:
     """One pick, stage by stage.
 
     Fields:
-        cluster, policy: names.
+        cluster, policy: names; from the picker service, the policy's name in the configuration.
         hash: the key's 64-bit hash; None where the policy does not hash.
         priorities: every priority's endpoints, loads in percent, and whether it is in panic.
         percent: 1 to 100, the place of this pick among the loads of the priorities; None without endpoints.
@@ -63,9 +63,10 @@ class Explanation:
         if self.hash is not None:
             lines.append(f"hash {self.hash:#018x}")
         for number, level in enumerate(self.priorities):
+            left_out = f" ({level.excluded} excluded)" if level.excluded else ""
             panic = ", PANIC: health is ignored" if level.panic else ""
             lines.append(
-                f"priority {number}: {level.healthy} healthy and {level.degraded} degraded of {level.total}, "
+                f"priority {number}: {level.healthy} healthy and {level.degraded} degraded of {level.total}{left_out}, "
                 f"load {level.healthy_load} % + {level.degraded_load} % degraded{panic}"
             )
         if self.priority is not None:

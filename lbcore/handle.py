@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lbcore.model import Locality
 from lbcore.picker import Picker
 
 if TYPE_CHECKING:
@@ -21,16 +22,17 @@ class Handle(Picker):
 
     __slots__ = ("_cluster",)
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, local_locality: Locality | None) -> None:
         self._cluster = cluster
         self.name = cluster.name
         self.policy = cluster.policy
-        self._share(cluster)
+        self._share(cluster, local_locality)
 
     def _renew(self) -> None:
         """Called by the core, before the handle is next used after a change."""
         while staleness := self._staleness():
-            self._install_shared(self._cluster, self._cluster.endpoints, staleness)
+            cluster = self._cluster
+            self._install_shared(cluster, cluster.endpoints, cluster._locality_weights, staleness)
 
     def __repr__(self) -> str:
         return f"<Handle of {self._cluster!r}>"

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeAlias
 from lbcore.address import canonical_address, is_hostname
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.schema import Checked, attempt, keep_fields
-from lbcore.validation import UINT32_MAX, Whole, number, refusal, text, whole
+from lbcore.validation import JSON_EXPECTED, UINT32_MAX, Whole, number, path_beyond_json, refusal, text, whole
 
 __all__ = [
     "MAX_PRIORITY",
@@ -31,6 +31,9 @@ __all__ = [
 
 MAX_WEIGHT = UINT32_MAX  # endpoint.proto: load_balancing_weight is a uint32
 MAX_PRIORITY = 128  # endpoint.proto: LocalityLbEndpoints.priority is at most 128
+
+
+_THREE_PARTS = "expected at most three parts, region/zone/sub_zone"
 
 
 class Health(enum.IntEnum):
@@ -99,7 +102,7 @@ class Locality(Checked):
         """Reads `region/zone/sub_zone`. Raises `InvalidSetting` at more than three parts."""
         parts = text.split("/")
         if len(parts) > 3:
-            raise refusal("locality", text, "expected at most three parts, region/zone/sub_zone")
+            raise refusal("locality", text, _THREE_PARTS)
         return Locality(*parts)
 
     def __str__(self) -> str:
@@ -143,7 +146,9 @@ def locality(value: object, field: str) -> Locality:
     """A locality, or its text."""
     if isinstance(value, Locality):
         return value
-    return Locality.parse(text(value, field)) if value != "" else _NOWHERE
+    if text(value, field).count("/") > 2:
+        raise refusal(field, value, _THREE_PARTS)
+    return Locality.parse(str(value)) if value != "" else _NOWHERE
 
 
 def metadata(value: object, field: str) -> Mapping[str, Any]:
@@ -162,6 +167,14 @@ def additional_addresses(value: object, field: str) -> tuple[str, ...]:
         if is_hostname(address) or address.startswith("unix:"):
             raise refusal(field, address, "expected an IP address and port")
     return addresses
+
+
+def json_metadata(value: object, field: str) -> Mapping[str, Any]:
+    """The same, of what JSON, and so protobuf's Struct, can hold."""
+    kept = metadata(value, field)
+    if (path := path_beyond_json(kept)) is not None:
+        raise InvalidSetting(Mistake((field, *path), f"{field}: {JSON_EXPECTED}"))
+    return kept
 
 
 @dataclass(frozen=True, slots=True, init=False)

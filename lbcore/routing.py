@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from lbcore.address import canonical_address, is_hostname
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.fault import Fault
+from lbcore.model import json_metadata
 from lbcore.request_hash import HashPolicy
 from lbcore.retry import RetryPolicy
 from lbcore.schema import Checked, attempt
@@ -85,11 +86,13 @@ class Route(RouteAction):
     """Requests whose path begins with `prefix` go to `service`, or to `services` by weight.
 
     Fields:
+        subset: metadata of the endpoints that may serve, one of the service's subsets; None: what its fallback is.
         hash_on: what of a request is hashed to choose the endpoint; None: what the service itself says.
     """
 
     prefix: Annotated[str, url_path]
     service: Annotated[str, service_or_none] = ""
+    subset: Annotated[Mapping[str, Any], json_metadata] | None = field(default=None, hash=False)
     hash_on: HashPolicy | None = None
 
     def contradictions(self) -> Iterator[Mistake]:

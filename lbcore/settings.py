@@ -6,7 +6,7 @@ Names and defaults are Envoy's. Durations are seconds, percentages 0 to 100. Eac
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from lbcore.errors import Mistake
@@ -23,6 +23,7 @@ from lbcore.validation import (
     WholePercent,
     hexadecimal,
     printable,
+    resource_name,
     url_path,
     visible_text,
 )
@@ -293,18 +294,35 @@ class LocalityWeighted(Checked):
 class ZoneAware(Checked):
     """Traffic stays in the caller's own locality as far as its endpoints can carry its callers; the rest spills over.
 
+    The caller's own locality is `Cluster(local_locality=...)`. Without callers in it zones do not matter.
+
     Fields:
-        local_hosts: how many callers run in each locality; the caller's own is `Cluster(local_locality=...)`.
+        local_hosts: how many callers run in each locality (by weight: the sum of their weights); `Cluster.update` may
+            replace it.
+        local_service: instead, the service whose healthy endpoints are the callers; whoever serves from a Directory
+            counts them there.
         routing_enabled: percent of the requests that are routed by zone.
         min_cluster_size: healthy endpoints below which zones are ignored.
         force_local_zone_min_size: stay local whenever so many healthy endpoints are there; None: never forced.
+        locality_basis: what an endpoint counts in its zone: 1 (`healthy_hosts_num`), or its weight
+            (`healthy_hosts_weight`).
         fail_traffic_on_panic: fail rather than use unhealthy endpoints in panic.
 
     Source: Envoy ZoneAwareLbConfig, load_balancer_impl.cc; lbcore applies it at every priority, Envoy at 0 only.
     """
 
-    local_hosts: Annotated[ByLocality, WholeByLocality("callers", 0)]
+    local_hosts: Annotated[ByLocality, WholeByLocality("callers", 0)] = field(default_factory=dict)
+    local_service: Annotated[str, resource_name] | None = None
     routing_enabled: Percent = 100.0
     min_cluster_size: Uint32 = 6
     force_local_zone_min_size: Uint32 | None = None
+    locality_basis: Literal["healthy_hosts_num", "healthy_hosts_weight"] = "healthy_hosts_num"
     fail_traffic_on_panic: bool = False
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if self.local_hosts and self.local_service is not None:
+            yield Mistake(
+                ("local_service",),
+                f"local_service {self.local_service!r}: expected local_hosts or local_service, not both",
+                see=("local_hosts",),
+            )

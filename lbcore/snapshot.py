@@ -7,23 +7,23 @@ at its last good snapshot, instead of breaking a client far away). Reference: En
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from lbcore.address import is_hostname
 from lbcore.errors import Mistake
-from lbcore.model import MAX_WEIGHT, Endpoint, Locality, WholeByLocality
+from lbcore.model import MAX_WEIGHT, Endpoint, Locality, WholeByLocality, locality
 from lbcore.policy import Policy, RoundRobin
 from lbcore.request_hash import HashPolicy
 from lbcore.routing import RouteAction
 from lbcore.schema import Checked
-from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, OutlierDetection
-from lbcore.validation import Interval, Percent, Whole, resource_name
+from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, LocalityWeighted, OutlierDetection, ZoneAware
+from lbcore.subset import Subsets
+from lbcore.validation import JSON_EXPECTED, Interval, Percent, Whole, path_beyond_json, resource_name
 
 __all__ = ["ServiceSnapshot"]
 
@@ -37,9 +37,13 @@ class ServiceSnapshot(Checked):
         endpoints: at IP addresses or unix sockets, each address once. None is fine: requests then fail at once.
         policy: how one endpoint is picked.
         hash_on: what of a request a hashing policy hashes: for gRPC clients, and for routes that do not say it.
+        subsets: by which metadata of endpoints a request may ask for some of them; None: it may not.
+        locality_policy: None is `LocalityWeighted` where there are locality weights, and else no regard to localities.
+        local_locality: where the requests come from that the picker service answers and that do not say it.
         locality_weights: relative shares of localities within a priority; 1 where nothing is said.
         overprovisioning_factor: percent; a priority keeps all its traffic while healthy endpoints x this reaches 100.
         panic_threshold: percent of healthy endpoints below which all are used, 0 to 100.
+        fail_traffic_on_panic: then none is used instead.
         drop_overload: a share of requests to refuse.
         protocol: what the endpoints speak. Envoy takes it from here; gRPC always speaks HTTP/2.
         connect_timeout: for a connection to an endpoint; Envoy's alone.
@@ -56,9 +60,13 @@ class ServiceSnapshot(Checked):
     endpoints: tuple[Endpoint, ...] = ()
     policy: Policy = field(default_factory=RoundRobin)
     hash_on: HashPolicy | None = None
+    subsets: Subsets | None = None
+    locality_policy: LocalityWeighted | ZoneAware | None = None
+    local_locality: Annotated[Locality, locality] = field(default_factory=Locality)
     locality_weights: Annotated[Mapping[Locality, int], WholeByLocality("weight", 1)] = field(default_factory=dict)
     overprovisioning_factor: Annotated[int, Whole(1, MAX_WEIGHT)] = 140
     panic_threshold: Percent = 50.0
+    fail_traffic_on_panic: bool = False
     health_check: HealthCheck | None = None
     outlier_detection: OutlierDetection | None = None
     circuit_breakers: CircuitBreakers | None = None
@@ -73,12 +81,23 @@ class ServiceSnapshot(Checked):
         yield from endpoint_mistakes(self.endpoints)
         yield from weight_mistakes(self.endpoints, self.locality_weights)
 
+    @property
+    def is_locality_weighted(self) -> bool:
+        """Whether a pick chooses a locality by its weight first."""
+        if self.locality_policy is None:
+            return bool(self.locality_weights)
+        return isinstance(self.locality_policy, LocalityWeighted)
+
     @cached_property
     def version(self) -> str:
         """A hash of the content: the same across restarts and replicas, different after any change."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
-        content["policy"] = (type(self.policy).__name__, self.policy)
+        for name in ("policy", "locality_policy"):
+            content[name] = (type(content[name]).__name__, content[name])
         content["locality_weights"] = sorted(self.locality_weights.items())
+        if isinstance(zones := self.locality_policy, ZoneAware):  # JSON takes text alone as keys
+            hosts = sorted((str(place), count) for place, count in zones.local_hosts.items())
+            content["locality_policy"] = ("ZoneAware", replace(zones, local_hosts={}), hosts)
         encoded = msgspec.json.encode(content, order="deterministic")
         return hashlib.blake2b(encoded, digest_size=8).hexdigest()
 
@@ -102,51 +121,23 @@ def endpoint_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
                 f"address {endpoint.address!r}: expected an IP address, because xDS endpoints carry no names to resolve"
             )
             yield Mistake(here, f"{what}; list the addresses that the name resolves to")
-        if endpoint.metadata and (path := _not_json(endpoint.metadata)) is not None:
-            what = (
-                "metadata: expected only text, finite numbers, true, false, null, lists and mappings with text as keys"
-            )
-            yield Mistake(("endpoints", index, "metadata", *path), what)
+        if endpoint.metadata and (path := path_beyond_json(endpoint.metadata)) is not None:
+            yield Mistake(("endpoints", index, "metadata", *path), f"metadata: {JSON_EXPECTED}")
 
 
 def weight_mistakes(endpoints: tuple[Endpoint, ...], weights: Mapping[Locality, int]) -> Iterator[Mistake]:
     """Sums that overflow 32 bits: of endpoints in a locality and priority, of localities in a priority (gRFC A27)."""
     of_endpoints: dict[tuple[int, Locality], int] = {}
     for endpoint in endpoints:
-        place = (endpoint.priority, endpoint.locality)
-        of_endpoints[place] = of_endpoints.get(place, 0) + endpoint.weight
+        here = (endpoint.priority, endpoint.locality)
+        of_endpoints[here] = of_endpoints.get(here, 0) + endpoint.weight
     of_localities: dict[int, int] = {}
-    for (priority, locality), total in of_endpoints.items():
+    for (priority, place), total in of_endpoints.items():
         if total > MAX_WEIGHT:
-            where = f"priority {priority}, locality {str(locality)!r}"
+            where = f"priority {priority}, locality {str(place)!r}"
             yield Mistake(("endpoints",), f"weights of {where} add up to {total}: expected at most {MAX_WEIGHT}")
-        of_localities[priority] = of_localities.get(priority, 0) + weights.get(locality, 1)
+        of_localities[priority] = of_localities.get(priority, 0) + weights.get(place, 1)
     for priority, total in of_localities.items():
         if total > MAX_WEIGHT:
             what = f"weights of the localities of priority {priority} add up to {total}: expected at most {MAX_WEIGHT}"
             yield Mistake(("locality_weights",), what)
-
-
-def _not_json(value: Any) -> tuple[str | int, ...] | None:
-    """The path to the first part that JSON, and so protobuf's Struct, cannot hold."""
-    if isinstance(value, str):
-        return None if _is_unicode(value) else ()
-    if value is None or isinstance(value, bool):
-        return None
-    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
-        return None
-    if isinstance(value, Mapping) and all(isinstance(key, str) and _is_unicode(key) for key in value):
-        parts: Any = value.items()
-    elif isinstance(value, list | tuple):
-        parts = enumerate(value)
-    else:
-        return ()
-    for key, part in parts:
-        if (path := _not_json(part)) is not None:
-            return (key, *path)
-    return None
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether UTF-8 can carry it: a lone surrogate it cannot."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from lbcore.errors import InvalidSetting, Mistake
 
 __all__ = [
+    "JSON_EXPECTED",
     "MAX_SECONDS",
     "UINT32_MAX",
     "Interval",
@@ -31,6 +32,7 @@ __all__ = [
     "hexadecimal",
     "number",
     "one_of",
+    "path_beyond_json",
     "printable",
     "refusal",
     "resource_name",
@@ -42,6 +44,7 @@ __all__ = [
 
 UINT32_MAX = 2**32 - 1
 MAX_SECONDS = 9_223_372_036.0  # what 64 bits of nanoseconds hold; Envoy refuses longer durations as well
+JSON_EXPECTED = "expected only text, finite numbers, true, false, null, lists and mappings with text as keys"
 _SHOWN_CHARACTERS = 120  # of a refused value, so that a message stays readable whatever was given
 _MAX_NAME_BYTES = 1024  # percent-encoded three times as long, and still within the 8 KiB that gRPC takes as headers
 
@@ -155,6 +158,31 @@ def hexadecimal(value: object, field: str) -> str:
     if not re.fullmatch(r"(?:[0-9a-fA-F]{2})+", digits):
         raise refusal(field, digits, "expected bytes in hexadecimal, such as 50494e47 for PING")
     return digits
+
+
+def path_beyond_json(value: Any) -> tuple[str | int, ...] | None:
+    """The path to the first part that JSON, and so protobuf's Struct, cannot hold."""
+    if isinstance(value, str):
+        return None if _is_unicode(value) else ()
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+        return None
+    if isinstance(value, Mapping) and all(isinstance(key, str) and _is_unicode(key) for key in value):
+        parts: Any = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    else:
+        return ()
+    for key, part in parts:
+        if (path := path_beyond_json(part)) is not None:
+            return (key, *path)
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can carry it: a lone surrogate it cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True, slots=True)

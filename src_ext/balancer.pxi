@@ -199,18 +199,18 @@ cdef class Balancer:
         renew(self)
         return pick_batch(self, keys_or_n, out)
 
-    def rank(self, key, k):
-        """Up to k distinct endpoints in order of preference; the first is what `pick(key)` gives.
+    def rank(self, key, k, exclude=None):
+        """Up to k distinct endpoints in order of preference; the first is what `pick(key, exclude)` gives.
 
         Raises NoEndpointAvailable, and ValueError unless k >= 1.
         """
         if type(k) is not int or k < 1:
             raise ValueError(f"k {k!r}: expected a whole number, 1 or more")
-        members = rank_members(self, pick_hash(self, key), min(k, INT32_LARGEST), set())
-        if not members:
-            raise self._none_available(None)
+        ranked = rank_excluding(self, pick_hash(self, key), min(k, INT32_LARGEST), exclude)
+        if not ranked:
+            raise self._none_available(exclude)
         endpoints = (<Snapshot>self.snapshot).endpoints
-        return [endpoints[member] for member in members]
+        return [endpoints[member] for member in ranked]
 
     @property
     def endpoints(self):
@@ -262,19 +262,24 @@ cdef class Balancer:
         self.draw.random = seed
         zone = settings["zone_aware"]
         if zone is not None:
-            self.callers = settings["callers"]
             self.settings.fail_traffic_on_panic |= zone.fail_traffic_on_panic
             self.settings.zone_aware.routing_enabled = int(zone.routing_enabled)
             self.settings.zone_aware.min_cluster_size = zone.min_cluster_size
             self.settings.zone_aware.force_local_zone_min_size = (
                 -1 if zone.force_local_zone_min_size is None else zone.force_local_zone_min_size
             )
-            self.settings.zone_aware.caller_localities = sum([1 for callers in self.callers.values() if callers])
-            self.settings.zone_aware.callers = sum(self.callers.values())
+            self.settings.zone_aware.by_weight = zone.locality_basis == "healthy_hosts_weight"
+            self._set_local_hosts(settings["local_hosts"])
         if settings["outlier_detection"] is not None:
             self.totals.detector = outlier_detector_new(self, settings["outlier_detection"], seed)
             self.totals.detector.next_sweep = read_clock(self) + self.totals.detector.interval
             self.totals.observe_health = outlier_observe
+
+    def _set_local_hosts(self, dict callers):
+        """How many callers are in each locality; counts from the next snapshot on."""
+        self.callers = callers
+        self.settings.zone_aware.caller_localities = sum([1 for count in callers.values() if count])
+        self.settings.zone_aware.callers = sum(callers.values())
 
     def _install(self, tuple endpoints, dict locality_weights):
         """Publishes new membership. Slots are kept by address; those of endpoints gone stay while requests are in flight."""
@@ -308,16 +313,14 @@ cdef class Balancer:
         publish(self, snapshot, changes)
         views_become_stale(self)
 
-    def _share(self, Balancer parent):
+    def _share(self, Balancer parent, local_locality):
         """Makes this a view of another balancer's endpoints: its settings, its totals, its clock. Stale at first."""
         leave_totals(self)
         share_totals(self, parent.totals)
-        self.settings[0] = parent.settings[0]
         self.hashing = parent.hashing
         self.timed = parent.timed
         self.clock = parent.clock
-        self.callers = parent.callers
-        self.local_locality = parent.local_locality
+        self.local_locality = local_locality
         self.draw.random = random_bits(&parent.draw.random)
         self._become_stale()
 
@@ -325,8 +328,10 @@ cdef class Balancer:
         """0 while up to date; else what `_install_shared` wants to hear, read before the endpoints are."""
         return self.link.stale
 
-    def _install_shared(self, Balancer parent, tuple endpoints, uint32_t staleness):
+    def _install_shared(self, Balancer parent, tuple endpoints, dict locality_weights, uint32_t staleness):
         """Publishes some of the parent's endpoints, in its slots. Stays stale where the parent has changed meanwhile."""
+        self.settings[0] = parent.settings[0]
+        self.callers = parent.callers
         owners = parent.owners
         in_order = []
         for endpoint in endpoints:
@@ -334,9 +339,9 @@ cdef class Balancer:
             if owner is None:
                 return
             in_order.append(owner)
-        snapshot = build_snapshot(self, endpoints, in_order, parent.locality_weights, read_clock(self))
+        snapshot = build_snapshot(self, endpoints, in_order, locality_weights, read_clock(self))
         self.owners = owners
-        self.locality_weights = parent.locality_weights
+        self.locality_weights = locality_weights
         publish(self, snapshot, staleness)
 
     def _become_stale(self):

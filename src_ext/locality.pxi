@@ -20,6 +20,7 @@ cdef struct LocalityStage:
 cdef struct LocalityCount:
     uint32_t total              # but for draining endpoints
     uint32_t eligible
+    uint64_t capacity           # eligible endpoints, or their weights; by zone only
     uint32_t weight             # 0: takes no traffic
     uint32_t callers            # in this locality; by zone only
 
@@ -110,7 +111,7 @@ cdef struct ZoneAwareSettings:
     uint32_t routing_enabled        # percent
     uint32_t min_cluster_size
     int64_t force_local_zone_min_size   # -1: not forced
-    bint fail_traffic_on_panic
+    bint by_weight                  # zones are measured by the weights of their endpoints, not by their number
     uint32_t caller_localities      # localities that have callers
     uint64_t callers                # in all of them
 
@@ -119,17 +120,17 @@ cdef void zone_aware_set(
     LocalityStage* stage, const LocalityCount* localities, bint has_local, const ZoneAwareSettings* settings
 ) noexcept nogil:
     """The first locality is the caller's own, where `has_local`."""
-    cdef uint64_t eligible = 0
+    cdef uint64_t capacity = 0
     cdef uint64_t upstream, local
     cdef uint32_t i
     cdef bint force = settings.force_local_zone_min_size >= 0
     for i in range(stage.count):
-        eligible += localities[i].eligible
+        capacity += localities[i].capacity
     stage.choose = locality_anywhere
     stage.routing_enabled = settings.routing_enabled
-    if eligible == 0 or settings.callers == 0:
+    if capacity == 0 or settings.callers == 0:
         return
-    upstream = 10000 * <uint64_t>localities[0].eligible // eligible
+    upstream = 10000 * localities[0].capacity // capacity
     local = 10000 * <uint64_t>localities[0].callers // settings.callers
     if has_local and (
         (upstream > 0 and upstream >= local)
@@ -142,7 +143,7 @@ cdef void zone_aware_set(
         stage.residual[i] = stage.residual[i - 1] if i else 0
         if localities[i].eligible == 0 or (i == 0 and has_local):
             continue
-        upstream = 10000 * <uint64_t>localities[i].eligible // eligible
+        upstream = 10000 * localities[i].capacity // capacity
         local = 10000 * <uint64_t>localities[i].callers // settings.callers
         if upstream > local:
             stage.residual[i] += upstream - local

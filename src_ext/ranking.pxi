@@ -70,14 +70,20 @@ cdef set members_of(Snapshot snapshot, set addresses):
 
 
 cdef int32_t choose_excluding(Balancer balancer, uint64_t hash, object exclude) except -2:
+    ranked = rank_excluding(balancer, hash, 1, exclude)
+    return <int32_t>ranked[0] if ranked else NO_MEMBER
+
+
+cdef list rank_excluding(Balancer balancer, uint64_t hash, Py_ssize_t wanted, object exclude):
+    """Members of the current snapshot in order of preference, without those excluded by address."""
     cdef Snapshot snapshot
-    cdef set addresses = excluded_addresses(exclude)
+    cdef set addresses = set() if exclude is None else excluded_addresses(exclude)
     while True:
         renew(balancer)
         snapshot = <Snapshot>balancer.snapshot
-        members = rank_members(balancer, hash, 1, members_of(snapshot, addresses))
+        ranked = rank_members(balancer, hash, wanted, members_of(snapshot, addresses) if addresses else set())
         if <Snapshot>balancer.snapshot is snapshot:     # else the caller's clock let an update in
-            return <int32_t>members[0] if members else NO_MEMBER
+            return ranked
 
 
 cdef inline double load_at(Balancer balancer, Selector* selector, uint32_t position) noexcept:

@@ -302,7 +302,11 @@ cdef class SnapshotBuilder:
                     counts[i].weight = self.locality_weights.get(places[i], 0)
                 else:
                     # Envoy measures zones by healthy endpoints, also when it then picks degraded ones.
-                    counts[i].eligible = <uint32_t>len(self.members_of(priority, HEALTHY, places[i]))
+                    healthy = self.members_of(priority, HEALTHY, places[i])
+                    counts[i].eligible = <uint32_t>len(healthy)
+                    counts[i].capacity = counts[i].eligible
+                    if self.settings.zone_aware.by_weight:
+                        counts[i].capacity = sum([self.snapshot.weights[<uint32_t>each] for each in healthy])
                     counts[i].callers = self.callers.get(places[i], 0)
             if by_weight:
                 built = locality_weighted_set(stage, counts, self.settings.overprovisioning_factor, self.random)

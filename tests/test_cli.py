@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lbcore import hash64
 from tests.harness.ports import free_port
 from tests.harness.process import Process, wait_until
 from tests.harness.service import LBCORE, ROOT, LbcoreService, lbcore, web_with
@@ -163,6 +164,48 @@ def test_pick_shows_the_whole_endpoint_in_json(start_service: Start) -> None:
     (line,) = picked(start_service(web_with(endpoint)), "--json")
     shown = {**endpoint, "priority": 0, "health": "UNKNOWN", "hostname": ""}
     assert json.loads(line) == {"service": "web", "endpoints": [shown]}
+
+
+def test_pick_explains_stage_by_stage(start_service: Start) -> None:
+    service = start_service(WEB)
+    (winner,) = picked(service, "--key", "user-17")
+    lines = picked(service, "--key", "user-17", "--explain")
+    assert lines[0] == "cluster web, policy ring_hash"
+    assert lines[1] == f"hash {hash64('user-17'):#018x}"
+    assert lines[2] == "priority 0: 3 healthy and 0 degraded of 3, load 100 % + 0 % degraded"
+    assert lines[-2].startswith(f"the key's order: {winner}, ")
+    assert lines[-1] == f"winner {winner}"
+    (line,) = picked(service, "--key", "user-17", "--explain", "--json")
+    told = json.loads(line)
+    assert (told["service"], told["hash"], told["winner"]["address"]) == ("web", hash64("user-17"), winner)
+    assert told["priorities"][0]["healthy_load"] == 100
+    assert {each["address"] for each in told["candidates"]} == set(ADDRESSES)
+
+
+def test_pick_explains_a_panic_and_where_nobody_is_left(start_service: Start) -> None:
+    down = [{"address": address, "health": "unhealthy"} for address in ADDRESSES]
+    service = start_service(web_with(*down))
+    assert "PANIC: health is ignored" in "\n".join(picked(service, "--explain"))
+    service.replace(web_with(*down, panic_threshold=0))
+    wait_until(lambda: picked(service, "--explain")[-1].startswith("no winner: none of its 3 endpoints"), "the reason")
+
+
+def test_pick_asks_for_a_subset_without_some_and_from_a_zone(start_service: Start) -> None:
+    members = [
+        {"address": address, "metadata": {"version": number, "name": f"n{number}"}, "locality": f"eu/{number}"}
+        for number, address in enumerate(ADDRESSES)
+    ]
+    selectors = [{"keys": ["version"]}, {"keys": ["name"]}]
+    zones = {"zone_aware": {"local_hosts": {"eu/0": 1, "eu/1": 1, "eu/2": 1}, "min_cluster_size": 1}}
+    subsets = {"selectors": selectors, "fallback_policy": "any_endpoint"}
+    service = start_service(web_with(*members, subsets=subsets, locality_policy=zones))
+    assert picked(service, "--subset", "version=1", "-n", "2") == [ADDRESSES[1]] * 2
+    assert picked(service, "--subset", "name=n2") == [ADDRESSES[2]]
+    assert picked(service, "--exclude", ADDRESSES[0], "--exclude", ADDRESSES[2]) == [ADDRESSES[1]]
+    assert set(picked(service, "--local-locality", "eu/2", "-n", "5")) == {ADDRESSES[2]}
+    wrong = lbcore("pick", "web", "--explain", "-n", "2", "--server", service.grpc)
+    assert (wrong.code, wrong.stderr.startswith("lbcore: --explain: ")) == (2, True)
+    assert "expected KEY=VALUE" in lbcore("pick", "web", "--subset", "version").stderr
 
 
 def test_pick_fails_where_no_endpoint_is_left(start_service: Start) -> None:

@@ -5,32 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
-from lbcore.client.batch import Batch, Picks, Table, stream_requests
+from lbcore.client.batch import Batch, Picks, Table, stream_key, stream_requests
 from lbcore.client.messages import (
     CHANNEL_OPTIONS,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
     EndpointsUpdate,
+    Exclude,
     Key,
     ServiceStatus,
+    View,
     error_of,
+    explain_request,
     pick_request,
     report_request,
     services_of,
 )
 from lbcore.client.watch import WatchState
 from lbcore.errors import LbError, NotReady, RequestTimedOut, ServiceUnreachable
-from lbcore.model import Endpoint, LoadReport
+from lbcore.explanation import Explanation
+from lbcore.model import Endpoint, LoadReport, Locality
 from lbcore.service.proto import picker_pb2 as pb
 from lbcore.service.proto.picker_pb2_grpc import PickerStub
-from lbcore.service.wire import endpoint_value, seconds
+from lbcore.service.wire import endpoint_value, explanation_value, seconds
 from lbcore.validation import number
 
 if TYPE_CHECKING:
@@ -62,7 +66,7 @@ class AsyncPickerClient:
         self.timeout = number(timeout, "timeout", 0.0, above=True)
         self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         self.stub: PickerAsyncStub = PickerStub(self._channel)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[bytes, _Stream] = {}
 
     async def __aenter__(self) -> AsyncPickerClient:
         return self
@@ -78,44 +82,99 @@ class AsyncPickerClient:
             stream.close()
         await self._channel.close(grace=None)
 
-    async def pick(self, service: str, key: Key = None) -> Endpoint:
-        """The endpoint for one request. `key` is text or bytes to hash, or the 64-bit hash itself."""
-        response = await self.ask(self.stub.Pick, pick_request(service, key))
-        return endpoint_value(response.endpoints[0])
+    async def pick(
+        self,
+        service: str,
+        key: Key = None,
+        *,
+        exclude: Exclude = (),
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> Endpoint:
+        """The endpoint for one request.
 
-    async def rank(self, service: str, key: Key, count: int) -> list[Endpoint]:
+        Args:
+            key: text or bytes to hash, or the 64-bit hash itself.
+            exclude: an endpoint or an address not to pick, or several: those that have failed before this retry.
+            subset: metadata of the endpoints that may serve, for services that have subsets.
+            local_locality: where the request comes from, for services that route by zone.
+        """
+        request = pick_request(service, key, exclude, View(subset, local_locality))
+        return endpoint_value((await self.ask(self.stub.Pick, request)).endpoints[0])
+
+    async def rank(
+        self,
+        service: str,
+        key: Key,
+        count: int,
+        *,
+        exclude: Exclude = (),
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> list[Endpoint]:
         """The pick and then its fallbacks in order: up to `count` distinct endpoints, 1 to 1024."""
-        response = await self.ask(self.stub.Pick, pick_request(service, key, count=count))
+        request = pick_request(service, key, exclude, View(subset, local_locality), count=count)
+        response = await self.ask(self.stub.Pick, request)
         return [endpoint_value(each) for each in response.endpoints]
 
-    def acquire(self, service: str, key: Key = None, *, ttl: float = 30.0) -> _Acquiring:
+    def acquire(
+        self,
+        service: str,
+        key: Key = None,
+        *,
+        exclude: Exclude = (),
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+        ttl: float = 30.0,
+    ) -> _Acquiring:
         """The endpoint for one request, which counts as active until it is done or `ttl` seconds (to 3600) are over.
 
         `async with picker.acquire(...) as endpoint:`, or `lease = await picker.acquire(...)`.
         """
-        return _Acquiring(self, pick_request(service, key, ttl=ttl))
+        request = pick_request(service, key, exclude, View(subset, local_locality), ttl=ttl)
+        return _Acquiring(self, request)
 
-    async def pick_many(self, service: str, keys: Keys) -> Picks:
+    async def explain(
+        self,
+        service: str,
+        key: Key = None,
+        *,
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> Explanation:
+        """Why a pick goes where it goes. Nothing changes by it: the next pick gives the `winner`."""
+        request = explain_request(service, key, View(subset, local_locality))
+        return explanation_value(await self.ask(self.stub.Explain, request))
+
+    async def pick_many(
+        self,
+        service: str,
+        keys: Keys,
+        *,
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> Picks:
         """Many picks at once: `keys` is an array of 64-bit hashes, a sequence of text or bytes, or just a number.
 
-        A stream to the service stays open for each service name, and with it the endpoint table, which is sent only
-        when it changed. Calls for one service take turns.
+        A stream to the service stays open for each service and subset, and with it the endpoint table, which is sent
+        only when it changed. Calls for one of them take turns.
         """
-        requests = stream_requests(service, keys)
+        requests = stream_requests(service, keys, View(subset, local_locality))
+        key = stream_key(requests)
         while True:
-            stream = self._streams.get(service)
+            stream = self._streams.get(key)
             fresh = stream is None
             if stream is None:
-                stream = self._streams[service] = _Stream(self.stub, self.target)
+                stream = self._streams[key] = _Stream(self.stub, self.target)
             try:
                 return await stream.exchange(requests, self.timeout)
             except (ServiceUnreachable, NotReady):
-                self._drop(service, stream)
+                self._drop(key, stream)
                 # A stream that stood idle while the service restarted breaks only now, and the picks are asked anew.
                 if fresh:
                     raise
             except BaseException:
-                self._drop(service, stream)
+                self._drop(key, stream)
                 raise
 
     async def endpoints(self, service: str = "") -> tuple[ServiceStatus, ...]:
@@ -153,9 +212,9 @@ class AsyncPickerClient:
         except grpc.RpcError as error:
             raise error_of(error, self.target) from None
 
-    def _drop(self, service: str, stream: _Stream) -> None:
-        if self._streams.get(service) is stream:
-            del self._streams[service]
+    def _drop(self, key: bytes, stream: _Stream) -> None:
+        if self._streams.get(key) is stream:
+            del self._streams[key]
         stream.close()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from lbcore._core import hash64
+from lbcore.client.messages import WHOLE_SERVICE, View
 from lbcore.errors import InvalidSetting, NoEndpointAvailable
 from lbcore.model import Endpoint
 from lbcore.service.proto import picker_pb2 as pb
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     Hashes: TypeAlias = npt.NDArray[np.uint64]
     Keys: TypeAlias = Hashes | Sequence[str | bytes] | int
 
-__all__ = ["Batch", "Picks", "Table", "stream_requests"]
+__all__ = ["Batch", "Picks", "Table", "stream_key", "stream_requests"]
 
 MAX_KEYS = 2**31 - 1  # a call
 _CHUNK = 65_536  # picks a message: large enough that the cost of a message no longer shows
@@ -116,7 +117,7 @@ class Batch:
         return Picks(indices.astype(np.int32, copy=False), self.table.endpoints, self.table.version)
 
 
-def stream_requests(service: str, keys: Keys) -> list[pb.PickStreamRequest]:
+def stream_requests(service: str, keys: Keys, view: View = WHOLE_SERVICE) -> list[pb.PickStreamRequest]:
     """The messages that ask for the keys; at least one, so that even no keys at all are told the table.
 
     Raises `InvalidSetting`.
@@ -126,10 +127,22 @@ def stream_requests(service: str, keys: Keys) -> list[pb.PickStreamRequest]:
     if isinstance(keys, int):
         wanted = whole(keys, "keys", 0, MAX_KEYS)
         starts = range(0, max(wanted, 1), _CHUNK)
-        return [pb.PickStreamRequest(service=service, count=min(_CHUNK, wanted - start)) for start in starts]
-    hashes = _hashes(keys)
-    chunks = [hashes[start : start + _CHUNK].tobytes() for start in range(0, max(len(hashes), 1), _CHUNK)]
-    return [pb.PickStreamRequest(service=service, hashes=chunk) for chunk in chunks]
+        requests = [pb.PickStreamRequest(service=service, count=min(_CHUNK, wanted - start)) for start in starts]
+    else:
+        hashes = _hashes(keys)
+        chunks = [hashes[start : start + _CHUNK].tobytes() for start in range(0, max(len(hashes), 1), _CHUNK)]
+        requests = [pb.PickStreamRequest(service=service, hashes=chunk) for chunk in chunks]
+    view.set_in(requests[0])
+    return requests
+
+
+def stream_key(requests: Sequence[pb.PickStreamRequest]) -> bytes:
+    """What tells apart the streams that a client keeps: the service, and which view of it."""
+    first = pb.PickStreamRequest()
+    first.CopyFrom(requests[0])
+    first.ClearField("hashes")
+    first.ClearField("count")
+    return first.SerializeToString(deterministic=True)
 
 
 def _hashes(keys: Hashes | Sequence[str | bytes]) -> Hashes:

@@ -7,31 +7,35 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from lbcore.client.batch import Batch, Picks, Table, stream_requests
+from lbcore.client.batch import Batch, Picks, Table, stream_key, stream_requests
 from lbcore.client.messages import (
     CHANNEL_OPTIONS,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
     EndpointsUpdate,
+    Exclude,
     Key,
     ServiceStatus,
+    View,
     error_of,
+    explain_request,
     pick_request,
     report_request,
     services_of,
 )
 from lbcore.client.watch import WatchState
 from lbcore.errors import LbError, NotReady, RequestTimedOut, ServiceUnreachable
-from lbcore.model import Endpoint, LoadReport
+from lbcore.explanation import Explanation
+from lbcore.model import Endpoint, LoadReport, Locality
 from lbcore.service.proto import picker_pb2 as pb
 from lbcore.service.proto.picker_pb2_grpc import PickerStub
-from lbcore.service.wire import endpoint_value, seconds
+from lbcore.service.wire import endpoint_value, explanation_value, seconds
 from lbcore.validation import number
 
 if TYPE_CHECKING:
@@ -66,7 +70,7 @@ class PickerClient:
         self.timeout = number(timeout, "timeout", 0.0, above=True)
         self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._stub = PickerStub(self._channel)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[bytes, _Stream] = {}
         self._streams_lock = threading.Lock()
         self._watchdog: threading.Thread | None = None
         self._closed = threading.Event()
@@ -87,29 +91,83 @@ class PickerClient:
                 stream.close()
         self._channel.close()
 
-    def pick(self, service: str, key: Key = None) -> Endpoint:
-        """The endpoint for one request. `key` is text or bytes to hash, or the 64-bit hash itself."""
-        return endpoint_value(self._ask(self._stub.Pick, pick_request(service, key)).endpoints[0])
+    def pick(
+        self,
+        service: str,
+        key: Key = None,
+        *,
+        exclude: Exclude = (),
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> Endpoint:
+        """The endpoint for one request.
 
-    def rank(self, service: str, key: Key, count: int) -> list[Endpoint]:
+        Args:
+            key: text or bytes to hash, or the 64-bit hash itself.
+            exclude: an endpoint or an address not to pick, or several: those that have failed before this retry.
+            subset: metadata of the endpoints that may serve, for services that have subsets.
+            local_locality: where the request comes from, for services that route by zone.
+        """
+        request = pick_request(service, key, exclude, View(subset, local_locality))
+        return endpoint_value(self._ask(self._stub.Pick, request).endpoints[0])
+
+    def rank(
+        self,
+        service: str,
+        key: Key,
+        count: int,
+        *,
+        exclude: Exclude = (),
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> list[Endpoint]:
         """The pick and then its fallbacks in order: up to `count` distinct endpoints, 1 to 1024."""
-        response = self._ask(self._stub.Pick, pick_request(service, key, count=count))
+        request = pick_request(service, key, exclude, View(subset, local_locality), count=count)
+        response = self._ask(self._stub.Pick, request)
         return [endpoint_value(each) for each in response.endpoints]
 
-    def acquire(self, service: str, key: Key = None, *, ttl: float = 30.0) -> RemoteLease:
+    def acquire(
+        self,
+        service: str,
+        key: Key = None,
+        *,
+        exclude: Exclude = (),
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+        ttl: float = 30.0,
+    ) -> RemoteLease:
         """The endpoint for one request, which counts as active until it is done or `ttl` seconds (to 3600) are over."""
-        response = self._ask(self._stub.Pick, pick_request(service, key, ttl=ttl))
-        return RemoteLease(self, response)
+        request = pick_request(service, key, exclude, View(subset, local_locality), ttl=ttl)
+        return RemoteLease(self, self._ask(self._stub.Pick, request))
 
-    def pick_many(self, service: str, keys: Keys) -> Picks:
+    def explain(
+        self,
+        service: str,
+        key: Key = None,
+        *,
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> Explanation:
+        """Why a pick goes where it goes. Nothing changes by it: the next pick gives the `winner`."""
+        request = explain_request(service, key, View(subset, local_locality))
+        return explanation_value(self._ask(self._stub.Explain, request))
+
+    def pick_many(
+        self,
+        service: str,
+        keys: Keys,
+        *,
+        subset: Mapping[str, Any] | None = None,
+        local_locality: Locality | str | None = None,
+    ) -> Picks:
         """Many picks at once: `keys` is an array of 64-bit hashes, a sequence of text or bytes, or just a number.
 
-        A stream to the service stays open for each service name, and with it the endpoint table, which is sent only
-        when it changed. Calls for one service take turns.
+        A stream to the service stays open for each service and subset, and with it the endpoint table, which is sent
+        only when it changed. Calls for one of them take turns.
         """
-        requests = stream_requests(service, keys)
+        requests = stream_requests(service, keys, View(subset, local_locality))
         while True:
-            stream, fresh = self._stream(service)
+            stream, fresh = self._stream(stream_key(requests))
             try:
                 return stream.exchange(requests, self.timeout)
             except (ServiceUnreachable, NotReady):
@@ -157,22 +215,22 @@ class PickerClient:
         except grpc.RpcError as error:
             raise error_of(error, self.target) from None
 
-    def _stream(self, service: str) -> tuple[_Stream, bool]:
-        """The open stream of a service, and whether it has just been opened."""
+    def _stream(self, key: bytes) -> tuple[_Stream, bool]:
+        """The open stream of a service or subset, and whether it has just been opened."""
         with self._streams_lock:
             if self._watchdog is None:
                 self._watchdog = threading.Thread(target=self._end_late, name="lbcore-pick-deadlines", daemon=True)
                 self._watchdog.start()
-            stream = self._streams.get(service)
+            stream = self._streams.get(key)
             if stream is not None:
                 return stream, False
-            stream = self._streams[service] = _Stream(self._stub, service, self.target)
+            stream = self._streams[key] = _Stream(self._stub, key, self.target)
             return stream, True
 
     def _drop(self, stream: _Stream) -> None:
         with self._streams_lock:
-            if self._streams.get(stream.service) is stream:
-                del self._streams[stream.service]
+            if self._streams.get(stream.key) is stream:
+                del self._streams[stream.key]
         stream.close()
 
     def _end_late(self) -> None:
@@ -236,8 +294,8 @@ class RemoteLease:
 class _Stream:
     """An open `PickStream` for one service."""
 
-    def __init__(self, stub: PickerStub, service: str, target: str) -> None:
-        self.service = service
+    def __init__(self, stub: PickerStub, key: bytes, target: str) -> None:
+        self.key = key
         self._target = target
         self._table = Table()
         self._turn = threading.Lock()

@@ -21,7 +21,7 @@ from lbcore.errors import (
     UnknownLease,
     UnknownService,
 )
-from lbcore.model import Endpoint, LoadReport
+from lbcore.model import Endpoint, LoadReport, Locality, locality
 from lbcore.service.proto import picker_pb2 as pb
 from lbcore.service.wire import (
     NO_ENDPOINT,
@@ -32,17 +32,22 @@ from lbcore.service.wire import (
     duration,
     endpoint_value,
     load_message,
+    struct_message,
 )
 from lbcore.validation import number, text, whole
 
 __all__ = [
     "CHANNEL_OPTIONS",
     "DEFAULT_TARGET",
+    "WHOLE_SERVICE",
     "EndpointStatus",
     "EndpointsUpdate",
+    "Exclude",
     "Key",
     "ServiceStatus",
+    "View",
     "error_of",
+    "explain_request",
     "pick_request",
     "report_request",
     "services_of",
@@ -60,6 +65,7 @@ _REASONS: Mapping[str, type[LbError]] = {
 }
 
 Key: TypeAlias = "str | bytes | int | None"
+Exclude: TypeAlias = "Endpoint | str | Iterable[Endpoint | str]"
 
 CHANNEL_OPTIONS = (
     # The table of 100 000 endpoints is about 5 MB; the default limit is 4 MiB.
@@ -106,18 +112,58 @@ class EndpointsUpdate:
     stale: Mapping[str, str]
 
 
-def pick_request(service: str, key: Key, *, count: int = 1, ttl: float | None = None) -> pb.PickRequest:
+def pick_request(
+    service: str, key: Key, exclude: Exclude, view: View, *, count: int = 1, ttl: float | None = None
+) -> pb.PickRequest:
     """A `PickRequest`; with a `ttl` in seconds it takes a lease. Raises `InvalidSetting`."""
-    request = pb.PickRequest(service=text(service, "service"), count=whole(count, "count", 1, 2**32 - 1))
+    request = pb.PickRequest(
+        service=text(service, "service"), count=whole(count, "count", 1, 2**32 - 1), exclude=_addresses(exclude)
+    )
+    _set_key(request, key)
+    view.set_in(request)
+    if ttl is not None:
+        request.lease.ttl.CopyFrom(duration(number(ttl, "ttl", 0.0, 1e9, above=True)))
+    return request
+
+
+def explain_request(service: str, key: Key, view: View) -> pb.ExplainRequest:
+    """Raises `InvalidSetting`."""
+    request = pb.ExplainRequest(service=text(service, "service"))
+    _set_key(request, key)
+    view.set_in(request)
+    return request
+
+
+def _set_key(request: pb.PickRequest | pb.ExplainRequest, key: Key) -> None:
     if isinstance(key, str):
         request.key = text(key, "key")
     elif isinstance(key, bytes):
         request.key_bytes = key
     elif key is not None:
         request.hash = whole(key, "key", 0, 2**64 - 1)
-    if ttl is not None:
-        request.lease.ttl.CopyFrom(duration(number(ttl, "ttl", 0.0, 1e9, above=True)))
-    return request
+
+
+def _addresses(exclude: Exclude) -> list[str]:
+    several = (exclude,) if isinstance(exclude, str | Endpoint) else exclude
+    return [each.address if isinstance(each, Endpoint) else text(each, "exclude") for each in several]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a request is picked from: a subset, and as seen from which locality; else all that the service says."""
+
+    subset: Mapping[str, Any] | None = None
+    local_locality: Locality | str | None = None
+
+    def set_in(self, request: pb.PickRequest | pb.ExplainRequest | pb.PickStreamRequest) -> None:
+        """Raises `InvalidSetting`."""
+        if self.subset is not None:
+            request.subset.CopyFrom(struct_message(self.subset, "subset"))
+        if self.local_locality is not None:
+            request.local_locality = str(locality(self.local_locality, "local_locality"))
+
+
+WHOLE_SERVICE = View()
 
 
 def report_request(

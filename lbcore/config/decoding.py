@@ -231,7 +231,7 @@ class Decoder:
 def _reading(kind: Any) -> Callable[[Decoder, Node, Path], Any]:
     """How a value of that type is read."""
     origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
+    if origin in (Union, types.UnionType) and all(map(dataclasses.is_dataclass, inner)):
         return lambda decoder, node, path: decoder._variant(inner, node, path)
     if (item := item_type(kind)) is not None:
         return lambda decoder, node, path: decoder.items(item, node, path)

@@ -10,7 +10,7 @@ import numpy as np
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.errors import InvalidSetting
-from lbcore.service.clusters import Clusters
+from lbcore.service.clusters import Clusters, Hashes
 from lbcore.service.methods import Stream
 from lbcore.service.proto import picker_pb2 as pb
 from lbcore.service.wire import parse
@@ -27,13 +27,15 @@ async def serve_pick_stream(clusters: Clusters, stream: Stream) -> None:
     # Read and write rather than an async generator: a third fewer turns of the event loop for each message.
     read, write = stream.read, stream.write
     service = ""
+    first: pb.PickStreamRequest | None = None
     sent_version: str | None = None
     while (data := await read()) is not EOF:
         request = parse(pb.PickStreamRequest, data)
         service = _same_service(service, request.service)
+        first = first or _first(request)
         served = clusters.get(service)
         version = served.version
-        picked = served.cluster.pick_many(_keys(request))
+        picked = served.pick_many(served.view(first), _keys(request))
         served.picks += len(picked)
         response = pb.PickStreamResponse(indices=picked.astype("<i4", copy=False).tobytes(), table_version=version)
         if version != sent_version:
@@ -50,7 +52,13 @@ def _same_service(before: str, named: str) -> str:
     return before or named
 
 
-def _keys(request: pb.PickStreamRequest) -> np.ndarray[tuple[int], np.dtype[np.uint64]] | int:
+def _first(request: pb.PickStreamRequest) -> pb.PickStreamRequest:
+    """What holds for the whole stream."""
+    subset = request.subset if request.HasField("subset") else None
+    return pb.PickStreamRequest(subset=subset, local_locality=request.local_locality)
+
+
+def _keys(request: pb.PickStreamRequest) -> Hashes | int:
     """What `Cluster.pick_many` is to pick for."""
     hashes = request.hashes
     if not hashes:

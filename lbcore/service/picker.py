@@ -11,15 +11,16 @@ from typing import TypedDict
 import grpc
 
 from lbcore._core import Lease
+from lbcore.address import canonical_address
 from lbcore.directory import DirectorySnapshot, ServiceSnapshot
 from lbcore.errors import InvalidSetting
 from lbcore.model import LoadReport
-from lbcore.service.clusters import Clusters, ServedCluster
+from lbcore.service.clusters import Clusters, ServedCluster, View
 from lbcore.service.leases import LeaseTable
 from lbcore.service.methods import Stream, StreamSet, unary
 from lbcore.service.pick_stream import serve_pick_stream
 from lbcore.service.proto import picker_pb2 as pb
-from lbcore.service.wire import duration, endpoint_message, load_value, parse, seconds
+from lbcore.service.wire import duration, endpoint_message, explanation_message, load_value, parse, seconds
 from lbcore.validation import whole
 
 __all__ = ["SERVICE_NAME", "Picker"]
@@ -55,6 +56,7 @@ class Picker:
         handlers = {
             "Pick": unary(self.pick),
             "Report": unary(self.report),
+            "Explain": unary(self.explain),
             "PickStream": self.streams.stream_stream(lambda stream: serve_pick_stream(self._clusters, stream)),
             "ListEndpoints": unary(self.list_endpoints),
             "WatchEndpoints": self.streams.unary_stream(self.watch_endpoints),
@@ -65,32 +67,44 @@ class Picker:
         """Answers a `PickRequest`. Raises `LbError`s."""
         request = parse(pb.PickRequest, data)
         served = self._clusters.get(request.service)
+        view = served.view(request)
         key = _key(request)
         if not request.HasField("lease") and request.count <= 1:
-            endpoint = served.cluster.pick(key)
+            endpoint = view.pick(key, _excluded(request))
             served.picks += 1
             return served.answer(endpoint)
-        return self._pick_at_length(request, served, key)
+        return self._pick_at_length(request, served, view, key)
 
-    def _pick_at_length(self, request: pb.PickRequest, served: ServedCluster, key: str | bytes | int | None) -> bytes:
+    def _pick_at_length(
+        self, request: pb.PickRequest, served: ServedCluster, view: View, key: str | bytes | int | None
+    ) -> bytes:
         count = request.count or 1
         if count > MAX_COUNT:
             raise InvalidSetting(f"count {count}: expected at most {MAX_COUNT}")
         response = pb.PickResponse(table_version=served.version)
+        excluded = _excluded(request)
         if not request.HasField("lease"):
-            endpoints = served.cluster.rank(key, count)
+            endpoints = view.rank(key, count, excluded)
         else:
             ttl = _ttl(request.lease)
             self._leases.make_room()
-            lease = served.cluster.acquire(key)
+            lease = view.acquire(key, excluded)
             endpoints = [lease.endpoint]
             if count > 1:
-                ranked = served.cluster.rank(key, count)
+                ranked = view.rank(key, count, excluded)
                 endpoints += [each for each in ranked if each.address != lease.endpoint.address][: count - 1]
             response.lease.id = self._leases.grant(lease, ttl)
             response.lease.ttl.CopyFrom(duration(ttl))
         served.picks += 1
         response.endpoints.extend(map(endpoint_message, endpoints))
+        return response.SerializeToString()
+
+    def explain(self, data: bytes) -> bytes:
+        """Answers an `ExplainRequest`. Raises `LbError`s."""
+        request = parse(pb.ExplainRequest, data)
+        served = self._clusters.get(request.service)
+        response = explanation_message(served.view(request).explain(_key(request)))
+        response.table_version = served.version
         return response.SerializeToString()
 
     def report(self, data: bytes) -> bytes:
@@ -135,7 +149,14 @@ class Picker:
             known, seen = now, snapshot
 
 
-def _key(request: pb.PickRequest) -> str | bytes | int | None:
+def _excluded(request: pb.PickRequest) -> list[str] | None:
+    """In canonical form, as the endpoints' addresses are."""
+    if not request.exclude:
+        return None
+    return [canonical_address(address, f"exclude[{index}]") for index, address in enumerate(request.exclude)]
+
+
+def _key(request: pb.PickRequest | pb.ExplainRequest) -> str | bytes | int | None:
     form = request.WhichOneof("affinity")
     if form is None:
         return None

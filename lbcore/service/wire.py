@@ -5,18 +5,22 @@ A message is input from outside: whatever it holds, reading it raises nothing bu
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct
 
 from lbcore.errors import InvalidSetting
-from lbcore.model import Endpoint, Health, LoadReport, Locality
+from lbcore.explanation import Candidate, Explanation
+from lbcore.model import Endpoint, Health, LoadReport, Locality, json_metadata
 from lbcore.policy import Policy
+from lbcore.schema import snake_case
 from lbcore.service.proto import picker_pb2 as pb
+from lbcore.stats import PriorityStats
 
 __all__ = [
     "NOT_READY",
@@ -27,11 +31,15 @@ __all__ = [
     "duration",
     "endpoint_message",
     "endpoint_value",
+    "explanation_message",
+    "explanation_value",
     "load_message",
     "load_value",
+    "metadata_value",
     "parse",
     "policy_name",
     "seconds",
+    "struct_message",
     "table_message",
 ]
 
@@ -84,8 +92,72 @@ def endpoint_value(message: pb.Endpoint) -> Endpoint:
         priority=message.priority,
         health=health,
         hostname=message.hostname,
-        metadata=MessageToDict(message.metadata) if message.HasField("metadata") else {},
+        metadata=metadata_value(message.metadata) if message.HasField("metadata") else {},
     )
+
+
+def struct_message(values: Mapping[str, Any], field: str) -> Struct:
+    """Plain values as a Struct. Raises `InvalidSetting`."""
+    message = Struct()
+    message.update(dict(json_metadata(values, field)))
+    return message
+
+
+def metadata_value(message: Struct) -> dict[str, Any]:
+    """A Struct as plain values. Raises `InvalidSetting` where it holds what JSON cannot."""
+    try:
+        values: dict[str, Any] = MessageToDict(message)
+    except (SerializeToJsonError, ValueError) as error:  # infinities, NaN
+        raise InvalidSetting(f"metadata: {error}") from None
+    return values
+
+
+def explanation_message(explanation: Explanation) -> pb.ExplainResponse:
+    """An `Explanation` as a message."""
+    shares = explanation.locality_shares or {}
+    return pb.ExplainResponse(
+        cluster=explanation.cluster,
+        policy=snake_case(explanation.policy),
+        hash=explanation.hash,
+        priorities=[pb.PriorityState(**_level(each)) for each in explanation.priorities],
+        percent=explanation.percent,
+        priority=explanation.priority,
+        degraded=explanation.degraded,
+        locality_shares=[pb.LocalityShare(locality=str(place), share=share) for place, share in shares.items()],
+        candidates=[
+            pb.Candidate(endpoint=endpoint_message(each.endpoint), weight=each.weight, active=each.active)
+            for each in explanation.candidates
+        ],
+        probes=map(endpoint_message, explanation.probes),
+        winner=None if explanation.winner is None else endpoint_message(explanation.winner),
+        reason=explanation.reason,
+    )
+
+
+def explanation_value(message: pb.ExplainResponse) -> Explanation:
+    """A message as an `Explanation`. Raises `InvalidSetting`."""
+    shares = {Locality.parse(each.locality): each.share for each in message.locality_shares}
+    return Explanation(
+        cluster=message.cluster,
+        policy=message.policy,
+        hash=message.hash if message.HasField("hash") else None,
+        priorities=tuple(PriorityStats(**_level(each)) for each in message.priorities),
+        percent=message.percent if message.HasField("percent") else None,
+        priority=message.priority if message.HasField("priority") else None,
+        degraded=message.degraded,
+        locality_shares=shares or None,
+        candidates=tuple(
+            Candidate(endpoint_value(each.endpoint), each.weight, each.active) for each in message.candidates
+        ),
+        probes=tuple(map(endpoint_value, message.probes)),
+        winner=endpoint_value(message.winner) if message.HasField("winner") else None,
+        reason=message.reason,
+    )
+
+
+def _level(priority: PriorityStats | pb.PriorityState) -> dict[str, Any]:
+    """Its fields, which both forms name alike."""
+    return {field.name: getattr(priority, field.name) for field in fields(PriorityStats)}
 
 
 def load_message(load: LoadReport) -> pb.LoadReport:
@@ -137,4 +209,4 @@ def policy_name(policy: Policy) -> str:
     >>> policy_name(RingHash())
     'ring_hash'
     """
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(policy).__name__).lower()
+    return snake_case(type(policy).__name__)

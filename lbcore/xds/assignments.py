@@ -7,16 +7,15 @@ Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
 
 from __future__ import annotations
 
-import msgspec
 from envoy.config.core.v3 import base_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from google.protobuf import struct_pb2, wrappers_pb2
+from google.protobuf import wrappers_pb2
 
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import Endpoint, Locality
 from lbcore.settings import DropOverload
 from lbcore.xds.addresses import address_message, is_unix
-from lbcore.xds.messages import fractional_percent
+from lbcore.xds.messages import fractional_percent, lb_metadata
 from lbcore.xds.nearness import NOWHERE, distance
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
@@ -81,9 +80,7 @@ def _lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
         load_balancing_weight=wrappers_pb2.UInt32Value(value=endpoint.weight),
     )
     if endpoint.metadata:
-        metadata = struct_pb2.Struct()
-        metadata.update(msgspec.to_builtins(endpoint.metadata))
-        message.metadata.filter_metadata["envoy.lb"].CopyFrom(metadata)
+        message.metadata.CopyFrom(lb_metadata(endpoint.metadata))
     return message
 
 

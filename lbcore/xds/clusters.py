@@ -25,6 +25,9 @@ __all__ = ["envoy_cluster", "grpc_cluster", "same_clusters"]
 _FIELDS = (
     "name",
     "policy",
+    "subsets",
+    "locality_policy",
+    "fail_traffic_on_panic",
     "panic_threshold",
     "health_check",
     "outlier_detection",
@@ -46,9 +49,7 @@ _HTTP2 = packed(
 def envoy_cluster(service: ServiceSnapshot) -> Resource:
     """The cluster with policy, panic threshold, outlier detection, circuit breakers and health checks as set."""
     message = _cluster(service)
-    message.load_balancing_policy.CopyFrom(
-        envoy_policy(service.policy, locality_weighted=bool(service.locality_weights))
-    )
+    message.load_balancing_policy.CopyFrom(envoy_policy(service))
     message.common_lb_config.healthy_panic_threshold.CopyFrom(percent_pb2.Percent(value=service.panic_threshold))
     message.connect_timeout.CopyFrom(duration(service.connect_timeout))
     if service.protocol == "http2":
@@ -61,15 +62,13 @@ def envoy_cluster(service: ServiceSnapshot) -> Resource:
 def grpc_cluster(service: ServiceSnapshot) -> Resource:
     """The cluster with the nearest policy that gRPC has, outlier detection and the limit of requests."""
     message = _cluster(service)
-    message.load_balancing_policy.CopyFrom(
-        grpc_policy(service.policy, locality_weighted=bool(service.locality_weights))
-    )
+    message.load_balancing_policy.CopyFrom(grpc_policy(service))
     return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
 
 
 def same_clusters(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:
     """Whether both services have the same clusters."""
-    return bool(one.locality_weights) == bool(other.locality_weights) and all(
+    return one.is_locality_weighted == other.is_locality_weighted and all(
         getattr(one, field) == getattr(other, field) for field in _FIELDS
     )
 

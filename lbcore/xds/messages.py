@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from envoy.config.core.v3 import config_source_pb2
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from envoy.config.core.v3 import base_pb2, config_source_pb2
 from envoy.type.v3 import percent_pb2
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2, duration_pb2, struct_pb2
 from google.protobuf.message import Message
 
-__all__ = ["FAULT_FILTER", "FROM_ADS", "duration", "fractional_percent", "packed"]
+__all__ = ["FAULT_FILTER", "FROM_ADS", "duration", "fractional_percent", "lb_metadata", "packed", "struct"]
 
 FAULT_FILTER = "envoy.filters.http.fault"
 """The name under which listeners have the fault filter and routes give it its settings."""
@@ -36,3 +40,15 @@ def fractional_percent(percent: float) -> percent_pb2.FractionalPercent:
     return percent_pb2.FractionalPercent(
         numerator=round(percent * 10_000), denominator=percent_pb2.FractionalPercent.MILLION
     )
+
+
+def struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+    """A mapping of what JSON can hold."""
+    message = struct_pb2.Struct()
+    message.update(msgspec.to_builtins(values))
+    return message
+
+
+def lb_metadata(values: Mapping[str, Any]) -> base_pb2.Metadata:
+    """Metadata that picking looks at."""
+    return base_pb2.Metadata(filter_metadata={"envoy.lb": struct(values)})

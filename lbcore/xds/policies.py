@@ -25,7 +25,10 @@ from google.protobuf.message import Message
 
 from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.settings import SlowStart
+from lbcore.snapshot import ServiceSnapshot
+from lbcore.xds.localities import BY_WEIGHT, locality_config
 from lbcore.xds.messages import duration, packed
+from lbcore.xds.subsets import subset_policy
 
 __all__ = ["envoy_policy", "grpc_policy"]
 
@@ -37,20 +40,23 @@ _SELECTION_METHODS = {
     "n_choices": least_request_pb2.LeastRequest.N_CHOICES,
     "full_scan": least_request_pb2.LeastRequest.FULL_SCAN,
 }
-_BY_LOCALITY = common_pb2.LocalityLbConfig.LocalityWeightedLbConfig()
 
 
-def envoy_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadBalancingPolicy:
-    """The policy with all its settings; `locality_weighted` picks a locality by weight first."""
-    return _policies([_envoy_message(policy, locality_weighted)])
+def envoy_policy(service: ServiceSnapshot) -> cluster_pb2.LoadBalancingPolicy:
+    """The service's policy with all its settings, below the choice of a subset where it has subsets."""
+    policies = _policies([_envoy_message(service.policy, locality_config(service), service.is_locality_weighted)])
+    if service.subsets is None:
+        return policies
+    return _policies([subset_policy(service.subsets, policies)])
 
 
-def grpc_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadBalancingPolicy:
+def grpc_policy(service: ServiceSnapshot) -> cluster_pb2.LoadBalancingPolicy:
     """The nearest that gRPC has, ending in round_robin.
 
     gRPC has consistent hashing only as a ring with XXH64, so all of its kinds become that. Its ring takes locality
-    weights by itself; the other policies are put below one that picks the locality.
+    weights by itself; the other policies are put below one that picks the locality. It has no subsets and no zones.
     """
+    policy = service.policy
     match policy:
         case RingHash():
             nearest = [_grpc_ring(policy.minimum_ring_size, policy.maximum_ring_size)]
@@ -63,13 +69,12 @@ def grpc_policy(policy: Policy, *, locality_weighted: bool) -> cluster_pb2.LoadB
         case Random() | RoundRobin():
             nearest = []
     inner = [*nearest, round_robin_pb2.RoundRobin()]
-    if locality_weighted and not isinstance(policy, RingHash | Maglev | Rendezvous | Jump):
+    if service.is_locality_weighted and not isinstance(policy, RingHash | Maglev | Rendezvous | Jump):
         return _policies([wrr_locality_pb2.WrrLocality(endpoint_picking_policy=_policies(inner)), *inner])
     return _policies(inner)
 
 
-def _envoy_message(policy: Policy, locality_weighted: bool) -> Message:
-    by_locality = common_pb2.LocalityLbConfig(locality_weighted_lb_config=_BY_LOCALITY) if locality_weighted else None
+def _envoy_message(policy: Policy, by_locality: common_pb2.LocalityLbConfig | None, locality_weighted: bool) -> Message:
     message: Message
     match policy:
         case RoundRobin():
@@ -92,14 +97,14 @@ def _envoy_message(policy: Policy, locality_weighted: bool) -> Message:
                 selection_method=policy.selection_method,
                 slow_start=policy.slow_start,
             )
-            message = _envoy_message(nearest_load, locality_weighted)
+            message = _envoy_message(nearest_load, by_locality, locality_weighted)
         case RingHash():
             message = ring_hash_pb2.RingHash(
                 hash_function=_HASH_FUNCTIONS[policy.hash_function],
                 minimum_ring_size=_uint64(policy.minimum_ring_size),
                 maximum_ring_size=_uint64(policy.maximum_ring_size),
                 consistent_hashing_lb_config=_consistent_hashing(policy),
-                locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
+                locality_weighted_lb_config=BY_WEIGHT if locality_weighted else None,
             )
         case Maglev():
             message = _maglev(policy, locality_weighted)
@@ -118,7 +123,7 @@ def _maglev(policy: Maglev, locality_weighted: bool) -> Message:
     message: Message = maglev_pb2.Maglev(
         table_size=_uint64(policy.table_size),
         consistent_hashing_lb_config=_consistent_hashing(policy),
-        locality_weighted_lb_config=_BY_LOCALITY if locality_weighted else None,
+        locality_weighted_lb_config=BY_WEIGHT if locality_weighted else None,
     )
     return message
 

@@ -18,7 +18,7 @@ from lbcore.retry import RetryPolicy
 from lbcore.routing import Listener, Route, RouteAction
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.xds.hash_policies import hash_policies
-from lbcore.xds.messages import FAULT_FILTER, duration, fractional_percent, packed
+from lbcore.xds.messages import FAULT_FILTER, duration, fractional_percent, lb_metadata, packed
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
 
@@ -44,7 +44,7 @@ def service_route(service: ServiceSnapshot) -> Resource:
 
 def listener_routes(listener: Listener, hash_on: HashOfServices = _NO_SERVICES) -> Resource:
     """The route configuration for an Envoy listener; it bears the listener's name. `hash_on` is by service."""
-    routes = [_route(route.prefix, route, route.destinations, _hash_on(route, hash_on)) for route in listener.routes]
+    routes = [_listener_route(route, _hash_on(route, hash_on)) for route in listener.routes]
     return _configuration(listener.name, routes, {name for route in listener.routes for name in route.destinations})
 
 
@@ -65,6 +65,13 @@ def _hash_on(route: Route, of_services: HashOfServices) -> HashPolicy | None:
         return route.hash_on
     said = (of_services.get(name) for name in route.destinations)
     return next((each for each in said if each is not None), None)
+
+
+def _listener_route(route: Route, hash_on: HashPolicy | None) -> route_components_pb2.Route:
+    message = _route(route.prefix, route, route.destinations, hash_on)
+    if route.subset is not None:
+        message.route.metadata_match.CopyFrom(lb_metadata(route.subset))
+    return message
 
 
 def _route(

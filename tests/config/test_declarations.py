@@ -70,5 +70,5 @@ def test_a_mistake_in_a_new_policy_is_said_as_any_other(text: str, mistake: str)
 )
 def test_every_field_of_a_service_is_known_to_the_file(field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(f"services: {{web: {{{field}: .nan}}}}", "lb.yaml")
+        parse(f"services: {{web: {{{field}: [.nan]}}}}", "lb.yaml")
     assert "unknown field" not in str(caught.value)

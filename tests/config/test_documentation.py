@@ -27,9 +27,11 @@ from lbcore.settings import (
     SlowStart,
     StatusRange,
     TcpHealthCheck,
+    ZoneAware,
 )
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.source import Source
+from lbcore.subset import Subsets, SubsetSelector
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 VALUES = (
@@ -38,7 +40,7 @@ VALUES = (
     *get_args(Source),
     *(CircuitBreakers, DropOverload, OutlierDetection, SlowStart),
     *(HealthCheck, HttpHealthCheck, TcpHealthCheck, GrpcHealthCheck, CheckTls, StatusRange),
-    *(Endpoint, Listener, Route, RouteAction, ServiceSnapshot),
+    *(Endpoint, Listener, Route, RouteAction, ServiceSnapshot, Subsets, SubsetSelector, ZoneAware),
     *(Fault, FaultAbort, FaultDelay, RetryBackOff, RetryPolicy),
 )
 WRITTEN_OTHERWISE = {"locality_weights": "localities"}

@@ -16,10 +16,13 @@ from lbcore.settings import (
     DropOverload,
     HealthCheck,
     HttpHealthCheck,
+    LocalityWeighted,
     OutlierDetection,
     SlowStart,
+    ZoneAware,
 )
 from lbcore.snapshot import ServiceSnapshot
+from lbcore.subset import Subsets, SubsetSelector
 
 FLEET = """
 services:
@@ -259,3 +262,29 @@ def test_routes_and_services_hash_on_one_thing_or_several(written: str, hash_on:
     )
     configuration = parse(text, "lb.yaml")
     assert configuration.services[0].hash_on == configuration.listeners[0].routes[0].hash_on == hash_on
+
+
+def test_localities_subsets_and_panic() -> None:
+    service = the_service(
+        "{locality_policy: {zone_aware: {local_hosts: {eu/a: 3}, locality_basis: healthy_hosts_weight}}, "
+        "local_locality: eu/a, fail_traffic_on_panic: true, subsets: {selectors: [{keys: [stage, version], "
+        "fallback_policy: keys_subset, fallback_keys_subset: [stage]}], default_subset: {stage: prod}}}"
+    )
+    place = Locality("eu", "a")
+    assert service.locality_policy == ZoneAware(local_hosts={place: 3}, locality_basis="healthy_hosts_weight")
+    assert (service.local_locality, service.fail_traffic_on_panic) == (place, True)
+    selector = SubsetSelector(keys=["stage", "version"], fallback_policy="keys_subset", fallback_keys_subset=["stage"])
+    assert service.subsets == Subsets(selectors=[selector], default_subset={"stage": "prod"})
+
+
+@pytest.mark.parametrize("written", ["locality_weighted", "{locality_weighted: {}}"])
+def test_locality_weights_may_all_be_one(written: str) -> None:
+    service = the_service(f"{{locality_policy: {written}}}")
+    assert service.locality_policy == LocalityWeighted()
+    assert service.is_locality_weighted
+
+
+def test_a_route_may_name_a_subset() -> None:
+    routes = "[{prefix: /, service: web, subset: {version: 2}}]"
+    text = f"services: {{web: {{}}}}\nlisteners: [{{name: in, address: '[::]:80', routes: {routes}}}]"
+    assert parse(text, "lb.yaml").listeners[0].routes[0].subset == {"version": 2}

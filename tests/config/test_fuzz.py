@@ -32,9 +32,11 @@ from lbcore.settings import (
     SlowStart,
     StatusRange,
     TcpHealthCheck,
+    ZoneAware,
 )
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.source import Source
+from lbcore.subset import Subsets, SubsetSelector
 from tests.config.test_examples import FLEET
 
 MISTAKE = re.compile(r"lb\.yaml:[1-9][0-9]*: \S")
@@ -75,6 +77,9 @@ def all_fields() -> list[str]:
         Route,
         RegexRewrite,
         SlowStart,
+        Subsets,
+        SubsetSelector,
+        ZoneAware,
         *get_args(HashMethod),
         *get_args(Policy),
         *get_args(Source),

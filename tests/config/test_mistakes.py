@@ -140,6 +140,32 @@ def of_endpoint(fields: str) -> str:
         ("drop_overload: {category: [a], percent: 1}", "drop_overload.category: expected text, found a list"),
         ('drop_overload: {category: "", percent: 1}', "drop_overload.category: category '': expected printable"),
         ("drop_overload: {category: a, percent: 10%}", "drop_overload.percent: percent '10%': expected a number"),
+        ("locality_policy: zones", "locality_policy: unknown name 'zones'; expected one of"),
+        (
+            "locality_policy: {zone_aware: {local_hosts: {a: -1}}}",
+            "locality_policy.zone_aware.local_hosts.a: callers",
+        ),
+        (
+            "locality_policy: {zone_aware: {local_hosts: {a: 1}, local_service: b}}",
+            "locality_policy.zone_aware.local_service: local_service 'b': expected local_hosts or",
+        ),
+        ("local_locality: a/b/c/d", "local_locality: local_locality 'a/b/c/d': expected at most three parts"),
+        (
+            "subsets: {selectors: [{keys: []}]}",
+            "subsets.selectors[0].keys: keys (): expected at least one metadata key",
+        ),
+        (
+            "subsets: {selectors: [{keys: [a, b]}, {keys: [b, a]}]}",
+            "subsets.selectors[1].keys: keys ('b', 'a'): expected each set of keys once (see line",
+        ),
+        (
+            "subsets: {default_subset: {a: .nan}}",
+            "subsets.default_subset.a: default_subset: expected only text, finite",
+        ),
+        (
+            "subsets: {scale_locality_weight: true}",
+            "subsets.scale_locality_weight: scale_locality_weight: expected with",
+        ),
         ("[1]: 2", ": key a list: expected text"),
         ("<<: 3", "['<<']: expected a mapping, found 3"),
         ("<<: [{}, 3]", "['<<']: expected a mapping, found 3"),

@@ -30,9 +30,11 @@ from lbcore.settings import (
     SlowStart,
     StatusRange,
     TcpHealthCheck,
+    ZoneAware,
 )
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.source import Source
+from lbcore.subset import Subsets, SubsetSelector
 from lbcore.validation import MAX_SECONDS, Number, Seconds, Whole
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -41,6 +43,9 @@ SECTIONS: dict[str, type] = {
     "## A service": ServiceSnapshot,
     "### `endpoints`": Endpoint,
     "#### `slow_start`": SlowStart,
+    "#### `zone_aware`": ZoneAware,
+    "### `subsets`": Subsets,
+    "#### `selectors`": SubsetSelector,
     "### `health_check`": HealthCheck,
     "#### `http`": HttpHealthCheck,
     "#### `tcp`": TcpHealthCheck,

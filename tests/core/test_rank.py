@@ -48,6 +48,22 @@ def test_policies_that_do_not_hash_rank_distinct_endpoints_too(policy: str) -> N
     assert sorted(endpoint.address for endpoint in cluster.rank("key", 5)) == [address(i) for i in range(5)]
 
 
+@pytest.mark.parametrize("policy", HASHING)
+def test_a_rank_without_some_is_the_rank_less_them(policy: str) -> None:
+    cluster = Cluster("rank", fleet(9), policy=POLICIES[policy])
+    ranked = cluster.rank("key", 9)
+    assert cluster.rank("key", 4, exclude=[ranked[0], ranked[2].address]) == [ranked[1], *ranked[3:6]]
+
+
+@pytest.mark.parametrize("policy", NOT_HASHING)
+def test_what_is_excluded_is_in_no_rank(policy: str) -> None:
+    cluster = Cluster("rank", fleet(5), policy=POLICIES[policy], seed=1)
+    ranked = {endpoint.address for endpoint in cluster.rank(None, 5, exclude=address(2))}
+    assert ranked == {address(i) for i in (0, 1, 3, 4)}
+    with pytest.raises(NoEndpointAvailable, match="excluded"):
+        cluster.rank(None, 5, exclude=fleet(5))
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_only_usable_endpoints_are_ranked(policy: str) -> None:
     states = [Health.HEALTHY, Health.DRAINING, Health.UNKNOWN, Health.UNHEALTHY, Health.HEALTHY]

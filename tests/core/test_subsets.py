@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from lbcore import Cluster, Endpoint, Health, InvalidSetting, NoEndpointAvailable, Subsets, SubsetSelector
+from lbcore import (
+    Cluster,
+    Endpoint,
+    Health,
+    InvalidSetting,
+    LocalityWeighted,
+    NoEndpointAvailable,
+    Subsets,
+    SubsetSelector,
+)
 from lbcore.subset import Fallback
 from tests.core.fleets import POLICIES, address
 from tests.core.observed import active_requests
@@ -218,3 +227,76 @@ def test_contradictory_settings_are_refused(make: Any, message: str) -> None:
 def test_criteria_that_are_no_metadata_are_refused(criteria: Any) -> None:
     with pytest.raises((InvalidSetting, TypeError)):
         cluster_of(STAGE).subset(criteria)
+
+
+def test_of_redundant_keys_the_selector_with_most_serves() -> None:
+    cluster = cluster_of(STAGE, BOTH, allow_redundant_keys=True)
+    assert serving(cluster, {"stage": "prod", "version": 2, "canary": True}) == {1, 2}
+    assert serving(cluster, {"stage": "dev", "canary": True}) == {3}
+    assert serving(cluster_of(STAGE), {"stage": "dev", "canary": True}) == set()
+    first = cluster.subset({"stage": "dev", "canary": True})
+    assert cluster.subset({"stage": "dev", "canary": False}) is first
+
+
+def test_alternatives_are_tried_in_order() -> None:
+    cluster = cluster_of(STAGE, BOTH, metadata_fallback_policy="fallback_list")
+    alternatives = [{"stage": "test"}, {"stage": "dev"}, {"stage": "prod"}]
+    assert serving(cluster, {"fallback_list": alternatives}) == {3}
+    assert serving(cluster, {"stage": "prod", "fallback_list": [{"version": 9}, {"version": 1}]}) == {0}
+    assert serving(cluster, {"stage": "prod", "fallback_list": []}) == {0, 1, 2}
+    assert serving(cluster_of(STAGE), {"fallback_list": alternatives}) == set()
+
+
+def test_an_alternative_of_nobody_usable_is_passed_over_unless_it_panics() -> None:
+    members_of_stage = [
+        Endpoint(address(0), metadata={"stage": "dev"}, health=Health.UNHEALTHY),
+        Endpoint(address(1), metadata={"stage": "prod"}),
+    ]
+    subsets = Subsets(selectors=(STAGE,), metadata_fallback_policy="fallback_list")
+    criteria = {"fallback_list": [{"stage": "dev"}, {"stage": "prod"}]}
+    for threshold, chosen in ((0.0, 1), (50.0, 0)):
+        cluster = Cluster("web", members_of_stage, subsets=subsets, panic_threshold=threshold)
+        assert cluster.subset(criteria).pick() == members_of_stage[chosen]
+
+
+def test_any_endpoint_stands_in_for_a_default_subset_of_nobody_only_where_asked() -> None:
+    nobody: dict[str, Any] = {"fallback_policy": "default_subset", "default_subset": {"stage": "none"}}
+    assert serving(cluster_of(STAGE, **nobody), {"stage": "test"}) == set()
+    assert serving(cluster_of(STAGE, panic_mode_any=True, **nobody), {"stage": "test"}) == EVERYBODY
+
+
+def test_a_subset_may_be_its_first_endpoint_alone() -> None:
+    assert serving(cluster_of(SubsetSelector(keys=["stage"], single_host_per_subset=True)), {"stage": "prod"}) == {0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, None),
+        ({"locality_weight_aware": True}, {"eu": 0.75, "us": 0.25}),
+        # Half of eu's endpoints are in the subset, and all of us': 3 becomes 2, 1 stays 1.
+        ({"locality_weight_aware": True, "scale_locality_weight": True}, {"eu": 2 / 3, "us": 1 / 3}),
+    ],
+)
+def test_locality_weights_count_in_a_subset_where_asked(
+    settings: dict[str, bool], expected: dict[str, float] | None
+) -> None:
+    endpoints = [
+        Endpoint(address(i), locality="us" if i == 4 else "eu", metadata={"stage": "dev" if i < 2 else "prod"})
+        for i in range(5)
+    ]
+    cluster = Cluster("web", locality_policy=LocalityWeighted(), subsets=Subsets(selectors=(STAGE,), **settings))
+    cluster.update(endpoints, locality_weights={"eu": 3, "us": 1})
+    shares = cluster.subset({"stage": "prod"}).explain().locality_shares
+    assert (shares and {str(place): share for place, share in shares.items()}) == (expected and pytest.approx(expected))
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="expected each set of keys once"):
+        Subsets(selectors=(BOTH, SubsetSelector(keys=("stage", "version"))))
+    with pytest.raises(InvalidSetting, match="locality_weight_aware only"):
+        Subsets(scale_locality_weight=True)
+    with pytest.raises(InvalidSetting, match="one key only"):
+        SubsetSelector(keys=("a", "b"), single_host_per_subset=True)
+    with pytest.raises(InvalidSetting, match=r"default_subset\.a"):
+        Subsets(default_subset={"a": {1, 2}})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbcore import Cluster, Endpoint, Health, Locality, NoEndpointAvailable, ZoneAware
+from lbcore import Cluster, Endpoint, Health, Locality, NoEndpointAvailable, Subsets, SubsetSelector, ZoneAware
 from tests.core.chi_square import assert_follows
 from tests.core.fleets import NOT_HASHING, POLICIES, address
 from tests.core.random_layouts import LOCALITIES, counted
@@ -55,6 +56,55 @@ def test_the_localities_shares_are_those_of_the_specification(
         assert shares is None
     else:
         assert {here: share for here, share in (shares or {}).items() if share} == pytest.approx(route.shares)
+
+
+@given(layouts, callers, st.lists(st.integers(1, 9), min_size=40, max_size=40), st.sampled_from([None, 1, 3]))
+def test_zones_may_be_measured_by_weights(
+    layout: Layout, local_hosts: dict[Locality, int], weights: list[int], force: int | None
+) -> None:
+    endpoints = [replace(each, weight=weight) for each, weight in zip(members(layout), weights, strict=False)]
+    healthy = [each for each in endpoints if each.health is Health.HEALTHY]
+    settings: dict[str, Any] = {"min_cluster_size": 1, "force_local_zone_min_size": force}
+    cluster = cluster_of(endpoints, local_hosts, locality_basis="healthy_hosts_weight", **settings)
+    route = zone_route(endpoints, healthy, A, local_hosts, 1, force, by_weight=True)
+    shares = cluster.explain().locality_shares
+    if shares is None:
+        assert cluster.stats().priorities[0].panic or route.routing is Routing.NONE
+    else:
+        assert {here: share for here, share in shares.items() if share} == pytest.approx(route.shares)
+
+
+def test_callers_may_change_with_an_update() -> None:
+    endpoints = members(in_zones(4, 4))
+    cluster = cluster_of(endpoints, {A: 1, B: 1})
+    lease = cluster.acquire()
+    view = cluster.handle(local_locality=B)
+    assert {each.locality for each in (cluster.pick() for _ in range(50))} == {A}
+    assert {each.locality for each in (view.pick() for _ in range(50))} == {B}
+    assert cluster.update(endpoints, local_hosts={A: 3, B: 1})
+    assert not cluster.update(endpoints, local_hosts={A: 3, B: 1})
+    assert cluster.explain().locality_shares == pytest.approx({A: 0.6666, B: 0.3334})
+    assert view.explain().locality_shares == {B: 1.0, A: 0.0}
+    assert cluster.stats().active == 1
+    lease.done()
+    with pytest.raises(ValueError, match="local_hosts"):
+        cluster.update(endpoints, local_hosts={A: -1})
+
+
+def test_a_subset_is_seen_from_where_its_requests_come() -> None:
+    endpoints = [replace(each, metadata={"v": 1}) for each in members(in_zones(4, 4))]
+    zones = ZoneAware(local_hosts={A: 1, B: 1})
+    subsets = Subsets(selectors=[SubsetSelector(keys=["v"])])
+    cluster = Cluster("zones", endpoints, locality_policy=zones, local_locality=A, subsets=subsets)
+    for here in (A, B):
+        view = cluster.subset({"v": 1}, local_locality=here)
+        assert {view.pick().locality for _ in range(20)} == {here}
+        assert cluster.subset({"v": 1}, local_locality=here) is view
+
+
+def test_callers_are_named_or_counted_but_not_both() -> None:
+    with pytest.raises(ValueError, match="local_hosts or local_service, not both"):
+        ZoneAware(local_hosts={A: 1}, local_service="callers")
 
 
 @pytest.mark.parametrize("policy", NOT_HASHING)

@@ -36,6 +36,7 @@ def zone_route(
     local_hosts: Mapping[Locality, int],
     min_cluster_size: int = 6,
     force_local_zone_min_size: int | None = None,
+    by_weight: bool = False,
 ) -> ZoneRoute:
     localities = _local_first({endpoint.locality for endpoint in members}, local_locality)
     callers = {locality: count for locality, count in local_hosts.items() if count > 0}
@@ -47,7 +48,11 @@ def zone_route(
     ):
         return ZoneRoute(Routing.NONE, {})
     by_locality = {here: sum(endpoint.locality == here for endpoint in healthy) for here in localities}
-    upstream = {here: WHOLE * count // max(1, len(healthy)) for here, count in by_locality.items()}
+    capacity = {
+        here: sum(endpoint.weight if by_weight else 1 for endpoint in healthy if endpoint.locality == here)
+        for here in localities
+    }
+    upstream = {here: WHOLE * count // max(1, sum(capacity.values())) for here, count in capacity.items()}
     local = {
         here: WHOLE * callers.get(here, 0) // sum(callers.values()) if by_locality[here] else 0 for here in localities
     }

@@ -77,6 +77,7 @@ def test_reflection_describes_the_picker_to_a_client_without_its_proto(service: 
         "Pick",
         "Report",
         "PickStream",
+        "Explain",
         "ListEndpoints",
         "WatchEndpoints",
     ]

@@ -108,6 +108,9 @@ class PickRequest(_message.Message):
     HASH_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    SUBSET_FIELD_NUMBER: _builtins.int
+    LOCAL_LOCALITY_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     key: _builtins.str
     """hashed as UTF-8, XXH64 with seed 0"""
@@ -117,9 +120,21 @@ class PickRequest(_message.Message):
     """the hash itself"""
     count: _builtins.int
     """How many distinct endpoints: the pick, then the fallbacks in order. 0 means 1; fewer come where there are fewer."""
+    local_locality: _builtins.str
+    """Where the request comes from, "region/zone/sub_zone", for services that route by zone; empty: what the service says."""
     @_builtins.property
     def lease(self) -> Global___LeaseRequest:
         """Take a lease on the pick: the request counts as active until it is reported or the time to live is over."""
+
+    @_builtins.property
+    def subset(self) -> _struct_pb2.Struct:
+        """Only endpoints with these metadata: one of the service's subsets, or its fallback. Left out, a service that has
+        subsets picks by its fallback policy.
+        """
+
+    @_builtins.property
+    def exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses not to pick, because they have failed before this retry. Hash policies go on in the key's own order."""
 
     def __init__(
         self,
@@ -130,10 +145,13 @@ class PickRequest(_message.Message):
         hash: _builtins.int = ...,
         count: _builtins.int = ...,
         lease: Global___LeaseRequest | None = ...,
+        subset: _struct_pb2.Struct | None = ...,
+        local_locality: _builtins.str = ...,
+        exclude: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "hash", b"hash", "key", b"key", "key_bytes", b"key_bytes", "lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "hash", b"hash", "key", b"key", "key_bytes", b"key_bytes", "lease", b"lease", "subset", b"subset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "count", b"count", "hash", b"hash", "key", b"key", "key_bytes", b"key_bytes", "lease", b"lease", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "count", b"count", "exclude", b"exclude", "hash", b"hash", "key", b"key", "key_bytes", b"key_bytes", "lease", b"lease", "local_locality", b"local_locality", "service", b"service", "subset", b"subset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_affinity: _TypeAlias = _typing.Literal["key", "key_bytes", "hash"]  # noqa: Y015
     _WhichOneofArgType_affinity: _TypeAlias = _typing.Literal["affinity", b"affinity"]  # noqa: Y015
@@ -217,6 +235,225 @@ class Lease(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Lease: _TypeAlias = Lease  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KEY_BYTES_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    SUBSET_FIELD_NUMBER: _builtins.int
+    LOCAL_LOCALITY_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    key: _builtins.str
+    key_bytes: _builtins.bytes
+    hash: _builtins.int
+    local_locality: _builtins.str
+    """as in PickRequest"""
+    @_builtins.property
+    def subset(self) -> _struct_pb2.Struct:
+        """as in PickRequest"""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        key: _builtins.str = ...,
+        key_bytes: _builtins.bytes = ...,
+        hash: _builtins.int = ...,
+        subset: _struct_pb2.Struct | None = ...,
+        local_locality: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "hash", b"hash", "key", b"key", "key_bytes", b"key_bytes", "subset", b"subset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "hash", b"hash", "key", b"key", "key_bytes", b"key_bytes", "local_locality", b"local_locality", "service", b"service", "subset", b"subset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_affinity: _TypeAlias = _typing.Literal["key", "key_bytes", "hash"]  # noqa: Y015
+    _WhichOneofArgType_affinity: _TypeAlias = _typing.Literal["affinity", b"affinity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_affinity) -> _WhichOneofReturnType_affinity | None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    LOCALITY_SHARES_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TABLE_VERSION_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """the service, with the subset"""
+    policy: _builtins.str
+    """as in the configuration: round_robin, ring_hash, ..."""
+    hash: _builtins.int
+    """of the key, where the policy hashes"""
+    percent: _builtins.int
+    """1 to 100: the place of this pick among the loads of the priorities"""
+    priority: _builtins.int
+    """the one chosen"""
+    degraded: _builtins.bool
+    """whether the place falls to the priority's degraded endpoints"""
+    reason: _builtins.str
+    """why there is no winner"""
+    table_version: _builtins.str
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriorityState]:
+        """from 0"""
+
+    @_builtins.property
+    def locality_shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___LocalityShare]:
+        """of the priority's traffic; none where localities do not matter"""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """the endpoints among which the policy then chose"""
+
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+        """the key's own order, in which retries and bounded loads go on"""
+
+    @_builtins.property
+    def winner(self) -> Global___Endpoint:
+        """what a pick gives now"""
+
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        hash: _builtins.int | None = ...,
+        priorities: _abc.Iterable[Global___PriorityState] | None = ...,
+        percent: _builtins.int | None = ...,
+        priority: _builtins.int | None = ...,
+        degraded: _builtins.bool = ...,
+        locality_shares: _abc.Iterable[Global___LocalityShare] | None = ...,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        probes: _abc.Iterable[Global___Endpoint] | None = ...,
+        winner: Global___Endpoint | None = ...,
+        reason: _builtins.str = ...,
+        table_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hash", b"_hash", "_percent", b"_percent", "_priority", b"_priority", "hash", b"hash", "percent", b"percent", "priority", b"priority", "winner", b"winner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hash", b"_hash", "_percent", b"_percent", "_priority", b"_priority", "candidates", b"candidates", "cluster", b"cluster", "degraded", b"degraded", "hash", b"hash", "locality_shares", b"locality_shares", "percent", b"percent", "policy", b"policy", "priorities", b"priorities", "priority", b"priority", "probes", b"probes", "reason", b"reason", "table_version", b"table_version", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__hash: _TypeAlias = _typing.Literal["hash"]  # noqa: Y015
+    _WhichOneofArgType__hash: _TypeAlias = _typing.Literal["_hash", b"_hash"]  # noqa: Y015
+    _WhichOneofReturnType__percent: _TypeAlias = _typing.Literal["percent"]  # noqa: Y015
+    _WhichOneofArgType__percent: _TypeAlias = _typing.Literal["_percent", b"_percent"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hash) -> _WhichOneofReturnType__hash | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__percent) -> _WhichOneofReturnType__percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class PriorityState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    HEALTHY_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FIELD_NUMBER: _builtins.int
+    HEALTHY_LOAD_FIELD_NUMBER: _builtins.int
+    DEGRADED_LOAD_FIELD_NUMBER: _builtins.int
+    PANIC_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    healthy: _builtins.int
+    degraded: _builtins.int
+    excluded: _builtins.int
+    """draining: availability is measured without them"""
+    healthy_load: _builtins.int
+    """percent of the traffic"""
+    degraded_load: _builtins.int
+    """percent"""
+    panic: _builtins.bool
+    """health is ignored"""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        healthy: _builtins.int = ...,
+        degraded: _builtins.int = ...,
+        excluded: _builtins.int = ...,
+        healthy_load: _builtins.int = ...,
+        degraded_load: _builtins.int = ...,
+        panic: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "degraded_load", b"degraded_load", "excluded", b"excluded", "healthy", b"healthy", "healthy_load", b"healthy_load", "panic", b"panic", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriorityState: _TypeAlias = PriorityState  # noqa: Y015
+
+@_typing.final
+class LocalityShare(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCALITY_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    locality: _builtins.str
+    share: _builtins.float
+    """0 to 1"""
+    def __init__(
+        self,
+        *,
+        locality: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["locality", b"locality", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocalityShare: _TypeAlias = LocalityShare  # noqa: Y015
+
+@_typing.final
+class Candidate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    weight: _builtins.int
+    active: _builtins.int
+    """requests under a lease"""
+    @_builtins.property
+    def endpoint(self) -> Global___Endpoint: ...
+    def __init__(
+        self,
+        *,
+        endpoint: Global___Endpoint | None = ...,
+        weight: _builtins.int = ...,
+        active: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "endpoint", b"endpoint", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
 
 @_typing.final
 class ReportRequest(_message.Message):
@@ -383,22 +620,31 @@ class PickStreamRequest(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     HASHES_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    SUBSET_FIELD_NUMBER: _builtins.int
+    LOCAL_LOCALITY_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """in the first message; later ones leave it empty or repeat it"""
     hashes: _builtins.bytes
     """little-endian 64-bit hashes, 8 bytes each"""
     count: _builtins.int
     """instead of hashes: so many picks without a key"""
+    local_locality: _builtins.str
+    @_builtins.property
+    def subset(self) -> _struct_pb2.Struct:
+        """As in PickRequest, in the first message; later ones leave them out."""
+
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         hashes: _builtins.bytes = ...,
         count: _builtins.int = ...,
+        subset: _struct_pb2.Struct | None = ...,
+        local_locality: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subset", b"subset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "hashes", b"hashes", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "hashes", b"hashes", "local_locality", b"local_locality", "service", b"service", "subset", b"subset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

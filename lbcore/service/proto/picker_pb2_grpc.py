@@ -49,6 +49,11 @@ class PickerStub(object):
                 request_serializer=lbcore_dot_service_dot_proto_dot_picker__pb2.PickStreamRequest.SerializeToString,
                 response_deserializer=lbcore_dot_service_dot_proto_dot_picker__pb2.PickStreamResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/lbcore.v1.Picker/Explain',
+                request_serializer=lbcore_dot_service_dot_proto_dot_picker__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=lbcore_dot_service_dot_proto_dot_picker__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.ListEndpoints = channel.unary_unary(
                 '/lbcore.v1.Picker/ListEndpoints',
                 request_serializer=lbcore_dot_service_dot_proto_dot_picker__pb2.ListEndpointsRequest.SerializeToString,
@@ -85,6 +90,13 @@ class PickerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why a pick goes where it goes, stage by stage. Nothing changes by it: the next pick gives the winner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEndpoints(self, request, context):
         """Every endpoint with its state, now.
         """
@@ -116,6 +128,11 @@ def add_PickerServicer_to_server(servicer, server):
                     servicer.PickStream,
                     request_deserializer=lbcore_dot_service_dot_proto_dot_picker__pb2.PickStreamRequest.FromString,
                     response_serializer=lbcore_dot_service_dot_proto_dot_picker__pb2.PickStreamResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=lbcore_dot_service_dot_proto_dot_picker__pb2.ExplainRequest.FromString,
+                    response_serializer=lbcore_dot_service_dot_proto_dot_picker__pb2.ExplainResponse.SerializeToString,
             ),
             'ListEndpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEndpoints,
@@ -209,6 +226,33 @@ class Picker(object):
             '/lbcore.v1.Picker/PickStream',
             lbcore_dot_service_dot_proto_dot_picker__pb2.PickStreamRequest.SerializeToString,
             lbcore_dot_service_dot_proto_dot_picker__pb2.PickStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lbcore.v1.Picker/Explain',
+            lbcore_dot_service_dot_proto_dot_picker__pb2.ExplainRequest.SerializeToString,
+            lbcore_dot_service_dot_proto_dot_picker__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

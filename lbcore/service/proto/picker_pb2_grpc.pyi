@@ -45,6 +45,8 @@ class PickerStub:
     """How requests under a lease ended. Each lease ends once; an id that is not (or no longer) held is told, not refused."""
     PickStream: _grpc.StreamStreamMultiCallable[_picker_pb2.PickStreamRequest, _picker_pb2.PickStreamResponse]
     """Many picks of one service: packed hashes in, packed indices out, one answer to each message, in order."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_picker_pb2.ExplainRequest, _picker_pb2.ExplainResponse]
+    """Why a pick goes where it goes, stage by stage. Nothing changes by it: the next pick gives the winner."""
     ListEndpoints: _grpc.UnaryUnaryMultiCallable[_picker_pb2.ListEndpointsRequest, _picker_pb2.ListEndpointsResponse]
     """Every endpoint with its state, now."""
     WatchEndpoints: _grpc.UnaryStreamMultiCallable[_picker_pb2.WatchEndpointsRequest, _picker_pb2.WatchEndpointsResponse]
@@ -59,6 +61,8 @@ class PickerAsyncStub(PickerStub):
     """How requests under a lease ended. Each lease ends once; an id that is not (or no longer) held is told, not refused."""
     PickStream: _aio.StreamStreamMultiCallable[_picker_pb2.PickStreamRequest, _picker_pb2.PickStreamResponse]  # type: ignore[assignment]
     """Many picks of one service: packed hashes in, packed indices out, one answer to each message, in order."""
+    Explain: _aio.UnaryUnaryMultiCallable[_picker_pb2.ExplainRequest, _picker_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Why a pick goes where it goes, stage by stage. Nothing changes by it: the next pick gives the winner."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_picker_pb2.ListEndpointsRequest, _picker_pb2.ListEndpointsResponse]  # type: ignore[assignment]
     """Every endpoint with its state, now."""
     WatchEndpoints: _aio.UnaryStreamMultiCallable[_picker_pb2.WatchEndpointsRequest, _picker_pb2.WatchEndpointsResponse]  # type: ignore[assignment]
@@ -88,6 +92,14 @@ class PickerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_picker_pb2.PickStreamResponse], _abc.AsyncIterator[_picker_pb2.PickStreamResponse]]:
         """Many picks of one service: packed hashes in, packed indices out, one answer to each message, in order."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _picker_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_picker_pb2.ExplainResponse, _abc.Awaitable[_picker_pb2.ExplainResponse]]:
+        """Why a pick goes where it goes, stage by stage. Nothing changes by it: the next pick gives the winner."""
 
     @_abc_1.abstractmethod
     def ListEndpoints(

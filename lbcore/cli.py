@@ -126,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
         help="instead of the scenario's: a name, or {name: {field: value}}; may be given again",
     )
     simulate.add_argument("--seeds", metavar="N", type=_count, default=1, help="show medians over N seeds (default 1)")
+    simulate.add_argument(
+        "--jobs", metavar="N", type=_count, default=1, help="processes that share the work (default 1)"
+    )
     simulate.add_argument("--requests", metavar="N", type=_count_of_requests, help="instead of the scenario's")
     simulate.add_argument("--plot", metavar="OUT.png", type=Path, help="draw it as well; needs lbcore[plot]")
     simulate.set_defaults(run=_simulate)
@@ -286,7 +289,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         scenario = scenario.with_requests(arguments.requests)
     policies = [parse_policy(each) for each in arguments.policies] if arguments.policies else None
     with ProgressBar() as progress:
-        report = run(scenario, policies=policies, seeds=arguments.seeds, progress=progress)
+        report = run(scenario, policies=policies, seeds=arguments.seeds, jobs=arguments.jobs, progress=progress)
     if arguments.plot is not None:
         draw(report, arguments.plot, arguments.scenario.stem)
     print(json.dumps(report.as_json()) if arguments.json else report)

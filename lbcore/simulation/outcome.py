@@ -65,7 +65,9 @@ class Outcome:
         max_in_flight: at one server at once, those under way to it and back included.
         max_over_mean_utilization: of the busiest server over that of all.
         mean_utilization: 0 to 1.
-        unanswered: requests in flight when the last one came; where load outgrows the servers it grows with time.
+        unanswered: requests in flight when the last one came.
+        growth: p99 in the last fifth of the time over that in the middle fifth. Well above 1, and without an event to
+            explain it, it says that queues grow without bound.
         events: how each was met, in the order of the scenario.
         curve: latencies in seconds at the quantiles `QUANTILES`.
         times, p99_by_time: seconds since the start, and p99 of the requests that arrived in each bin from there on.
@@ -81,6 +83,7 @@ class Outcome:
     max_over_mean_utilization: float
     mean_utilization: float
     unanswered: int
+    growth: float
     events: tuple[EventOutcome, ...]
     curve: tuple[float, ...]
     times: tuple[float, ...]
@@ -117,6 +120,7 @@ def outcome_of(scenario: Scenario, simulation: Simulation, affected: list[list[i
         max_over_mean_utilization=float(busy.max()) / mean_busy if mean_busy > 0.0 else 1.0,
         mean_utilization=mean_busy,
         unanswered=int((arrivals + latencies > last).sum()),
+        growth=_growth(arrivals[succeeded] / last, latencies[succeeded]),
         events=tuple(
             _event_outcome(scenario, simulation, event, servers, times)
             for event, servers in zip(scenario.events, affected, strict=True)
@@ -125,6 +129,13 @@ def outcome_of(scenario: Scenario, simulation: Simulation, affected: list[list[i
         times=tuple(times.tolist()),
         p99_by_time=_p99_by_time(arrivals[succeeded], latencies[succeeded], times),
     )
+
+
+def _growth(places: Floats, latencies: Floats) -> float:
+    middle, end = latencies[(places >= 0.4) & (places < 0.6)], latencies[places >= 0.8]
+    if not middle.size or not end.size:
+        return float("nan")
+    return float(numpy.quantile(end, 0.99) / numpy.quantile(middle, 0.99))
 
 
 def _p99_by_time(arrivals: Floats, latencies: Floats, times: Floats) -> tuple[float, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
 import statistics
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +53,7 @@ class Row:
     max_over_mean_utilization: float
     mean_utilization: float
     unanswered: float
+    growth: float
     outcomes: tuple[Outcome, ...] = field(repr=False)
 
     def event(self, index: int, figure: str) -> float | None:
@@ -101,7 +104,7 @@ class Report:
 
 _MEDIANS = (
     *("p50", "p99", "p999", "mean", "error_percent", "attempts", "max_in_flight", "max_over_mean_utilization"),
-    *("mean_utilization", "unanswered"),
+    *("mean_utilization", "unanswered", "growth"),
 )
 _EVENT_FIGURES = tuple(each.name for each in dataclasses.fields(EventOutcome) if each.name not in ("kind", "curve"))
 
@@ -111,6 +114,7 @@ def run(
     *,
     policies: Sequence[Policy] | None = None,
     seeds: int = 1,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Report:
     """Runs a scenario under the baselines and under each policy, with as many seeds from the scenario's own on.
@@ -118,6 +122,7 @@ def run(
     Args:
         policies: instead of the scenario's.
         seeds: how many; figures are medians over them.
+        jobs: processes that share the work.
         progress: called now and then with the share of the work that is done, 0 to 1.
 
     >>> from lbcore.simulation import Fleet, Scenario, Servers, Traffic, run
@@ -131,16 +136,28 @@ def run(
     chosen = scenario.policies if policies is None else tuple(policies)
     contenders: dict[str, Contender] = {contender_name(each): each for each in (*Baseline, *chosen)}
     numbers = tuple(range(scenario.seed, scenario.seed + seeds))
-    total = len(contenders) * seeds
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in contenders}
-    done = 0
-    for seed in numbers:
-        for name, contender in contenders.items():
-            outcomes[name].append(run_once(scenario, contender, seed, _part(progress, done, total)))
-            done += 1
-    jsq, sed = outcomes["jsq"], outcomes["sed"]
-    rows = tuple(_row(name, tuple(each), jsq, sed) for name, each in outcomes.items())
+    work = [(contender, seed) for contender in contenders.values() for seed in numbers]
+    ended = _run_all(scenario, work, jobs, progress)
+    outcomes = {name: ended[place * seeds : (place + 1) * seeds] for place, name in enumerate(contenders)}
+    rows = tuple(_row(name, tuple(each), outcomes["jsq"], outcomes["sed"]) for name, each in outcomes.items())
     return Report(scenario=scenario, seeds=numbers, rows=rows)
+
+
+def _run_all(
+    scenario: Scenario, work: Sequence[tuple[Contender, int]], jobs: int, progress: Progress | None
+) -> list[Outcome]:
+    """The outcomes of a scenario under each contender and seed, in order."""
+    if jobs == 1:
+        return [
+            run_once(scenario, contender, seed, _part(progress, place, len(work)))
+            for place, (contender, seed) in enumerate(work)
+        ]
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = [pool.submit(run_once, scenario, contender, seed) for contender, seed in work]
+        for done, _ in enumerate(as_completed(running), 1):
+            if progress is not None:
+                progress(done / len(work))
+        return [each.result() for each in running]
 
 
 def contender_name(contender: Contender) -> str:

@@ -24,7 +24,7 @@ LONGEST = 500  # lines
 # In the layers of values and of the engine the modules of one layer also know each other.
 LAYERS = (
     ("errors", "validation", "address", "schema"),
-    ("model", "settings", "policy", "fault", "retry", "source", "stats", "explanation"),
+    ("model", "settings", "policy", "fault", "retry", "delivery", "source", "stats", "explanation"),
     ("_core",),
     ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),

@@ -14,6 +14,7 @@ from lbcore.config import document
 from lbcore.config.decoding import MISSING, Decoder, in_words, meant
 from lbcore.config.document import Malformed, Node, compose
 from lbcore.config.services import decode_service, unknown_service
+from lbcore.delivery import XdsDelivery
 from lbcore.errors import ConfigError, Mistake
 from lbcore.routing import Listener, listener_clashes
 from lbcore.snapshot import ServiceSnapshot
@@ -21,7 +22,7 @@ from lbcore.source import Source
 
 __all__ = ["Configuration", "load", "parse"]
 
-_FIELDS = ("services", "listeners")
+_FIELDS = ("services", "listeners", "xds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Configuration:
     services: tuple[ServiceSnapshot, ...] = ()
     listeners: tuple[Listener, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict)
+    xds: XdsDelivery = field(default_factory=XdsDelivery)
 
 
 def load(path: Path) -> Configuration:
@@ -96,7 +98,9 @@ def _configuration(decoder: Decoder, root: Node | None) -> Configuration:
     named = _named_services(decoder, entries["services"]) if "services" in entries else {}
     decoded = [decode_service(decoder, name, node, ("services", name), named) for name, node in named.items()]
     services = [service for service in decoded if service is not None]
+    xds = decoder.value(XdsDelivery, entries["xds"], ("xds",)) if "xds" in entries else XdsDelivery()
     return Configuration(
+        xds=XdsDelivery() if xds is MISSING else xds,
         services=tuple(service.snapshot for service in services),
         listeners=_listeners(decoder, entries["listeners"], named) if "listeners" in entries else (),
         sources={service.snapshot.name: service.source for service in services if service.source is not None},

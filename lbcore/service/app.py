@@ -24,6 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lbcore._core import Lease
+from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
 from lbcore.registry.opening import make_registry_store
 from lbcore.service.admin import Admin
@@ -98,6 +99,7 @@ class Service:
         self._registry = RegistryService(self._registrations)
         self._picker = Picker(self._clusters, self._leases)
         self._xds = XdsServer(directory, XdsMetrics(registry))
+        self._source.when_loaded = self._take_settings
         self._admin = Admin(self._clusters, registry)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
@@ -106,7 +108,7 @@ class Service:
         self._handle_signals()
         self._source.load_first()
         self._registrations.open()
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=[*SERVER_OPTIONS, *_connection_age(self._source.xds)])
         runner = web.AppRunner(self._admin.application(), access_log=None)
         parts: list[asyncio.Task[None]] = []
         try:
@@ -123,6 +125,9 @@ class Service:
             await runner.cleanup()
             await self._registrations.close()
         return 1 if failed else 0
+
+    def _take_settings(self) -> None:
+        self._xds.settings = self._source.xds
 
     def _parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs beside the two ports, for ever."""
@@ -201,6 +206,14 @@ class Service:
             os._exit(128 + number)
         logger.info("%s", number.name)
         self._stop.set()
+
+
+def _connection_age(settings: XdsDelivery) -> tuple[tuple[str, int], ...]:
+    """gRPC ends a connection at this age, give or take a tenth; streams have the grace to end by themselves."""
+    if settings.max_connection_age is None:
+        return ()
+    age = ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000))
+    return age, ("grpc.max_connection_age_grace_ms", round(GRACE * 1000))
 
 
 def _announce(bound: Bound) -> None:

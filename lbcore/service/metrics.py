@@ -73,6 +73,9 @@ class XdsMetrics(XdsObserver):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._streams = Gauge("lbcore_xds_streams", "Open xDS streams", ["method"], registry=registry)
+        self._refused = Counter(
+            "lbcore_xds_streams_refused", "xDS streams told to come back later", ["method"], registry=registry
+        )
         self._responses = Counter("lbcore_xds_responses", "xDS responses sent", ["type"], registry=registry)
         self._bytes = Counter("lbcore_xds_response_bytes", "Bytes of xDS responses sent", ["type"], registry=registry)
         self._acks = Counter("lbcore_xds_acks", "xDS responses that a client accepted", ["type"], registry=registry)
@@ -86,6 +89,9 @@ class XdsMetrics(XdsObserver):
 
     def stream_closed(self, method: str) -> None:
         self._streams.labels(method).dec()
+
+    def stream_refused(self, method: str) -> None:
+        self._refused.labels(method).inc()
 
     def response_sent(self, node: str, type_url: str, resources: int, size: int) -> None:  # noqa: ARG002
         self._responses.labels(type_url).inc()

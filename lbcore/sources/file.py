@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from watchfiles import awatch
 
 from lbcore import config
 from lbcore.config import Configuration
+from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
 from lbcore.errors import ConfigError, LbError
 from lbcore.sources.running import RunningSources, source_name
@@ -37,6 +39,7 @@ class FileSource:
     """Publishes the services and listeners of one file, and says which sources its services want.
 
     `load_first` once, then `run` until cancelled. All of it on the event loop's thread, save for the decoding.
+    `xds` is what it says of the xDS server, `when_loaded` is called after each load.
     `loads` and `failures` count how often new content was taken, and refused.
     """
 
@@ -52,6 +55,8 @@ class FileSource:
         self._stamp: _Stamp | None = None  # of the last look
         self._digest = b""  # of the content that was decoded last
         self._decoded: Configuration | ConfigError = Configuration()
+        self.xds = XdsDelivery()
+        self.when_loaded: Callable[[], None] = lambda: None
         self.loads = 0
         self.failures = 0
         self._reported: tuple[bytes, str] | None = None  # the failure that was logged last: content and reason
@@ -130,6 +135,8 @@ class FileSource:
         sourced = {service: source_name(service, source) for service, source in sources.items()}
         changed = self._directory.publish(self.name, self._decoded.services, self._decoded.listeners, sourced=sourced)
         self._sources.want(sources)
+        self.xds = self._decoded.xds
+        self.when_loaded()
         if changed or self._reported:
             self.loads += 1
             LOG.info("%s: loaded, %d services", config.shown(self._path), len(services))

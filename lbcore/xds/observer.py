@@ -18,6 +18,9 @@ class XdsObserver:
     def stream_closed(self, method: str) -> None:
         """A stream ended, for whatever reason. Called once for each `stream_opened`."""
 
+    def stream_refused(self, method: str) -> None:
+        """A client was told to come back later; its stream counts neither as opened nor as closed."""
+
     def response_sent(self, node: str, type_url: str, resources: int, size: int) -> None:
         """A response with so many resources, `size` bytes in all, was handed to gRPC."""
 

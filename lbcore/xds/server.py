@@ -7,15 +7,19 @@ in sync. Source: envoy/service/discovery/v3/ads.proto.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
+from lbcore.xds.admission import Admission
 from lbcore.xds.client_status import SERVICE as CSDS
 from lbcore.xds.client_status import ClientStatusService
+from lbcore.xds.debounce import gather
 from lbcore.xds.delta import DeltaSubscription
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.requests import read_delta, read_sotw
@@ -46,8 +50,11 @@ StreamHandler = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 class XdsServer:
     """Serves the Directory's content as xDS: `add_to` a gRPC server, and keep `run` running beside it."""
 
-    def __init__(self, directory: Directory, observer: XdsObserver | None = None) -> None:
+    def __init__(
+        self, directory: Directory, observer: XdsObserver | None = None, settings: XdsDelivery | None = None
+    ) -> None:
         self._directory = directory
+        self._admission = Admission(settings or XdsDelivery(), _now)
         self._observer = observer or XdsObserver()
         self._catalog: Catalog | None = None
         self._streams: dict[Stream[Any], str] = {}  # and the methods that were called
@@ -62,9 +69,21 @@ class XdsServer:
     async def run(self) -> None:
         """Follows the Directory for ever; the caller cancels it."""
         async for snapshot in self._directory.watch():
+            busy_since = time.thread_time()
             self._catalog = Catalog(snapshot, self._catalog)
             for stream in list(self._streams):
                 stream.advance(self._catalog)
+            if self._streams:
+                await gather(self.settings, busy_since, lambda: self._directory.current.revision)
+
+    @property
+    def settings(self) -> XdsDelivery:
+        """How it delivers; may be replaced while it serves."""
+        return self._admission.settings
+
+    @settings.setter
+    def settings(self, settings: XdsDelivery) -> None:
+        self._admission.settings = settings
 
     def drain(self) -> None:
         """Ends every stream: clients keep what they have, and open the next one elsewhere."""
@@ -93,12 +112,14 @@ class XdsServer:
 
     def _sotw(self, method: str, only: ResourceType | None) -> StreamHandler:
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+            await self._admit(method, context)
             await self._serve(method, Stream(self._sotw_session(only), read_sotw, context), requests)
 
         return handle
 
     def _delta(self, method: str, only: ResourceType | None) -> StreamHandler:
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+            await self._admit(method, context)
             session = Session(DeltaSubscription, self._catalog, only, self._observer, _now)
             await self._serve(method, Stream(session, read_delta, context), requests)
 
@@ -122,6 +143,11 @@ class XdsServer:
 
     def _sotw_session(self, only: ResourceType | None) -> Session[SotwRequest]:
         return Session(sotw_subscription, self._catalog, only, self._observer, _now)
+
+    async def _admit(self, method: str, context: Context) -> None:
+        if why := self._admission.refusal(len(self._streams)):
+            self._observer.stream_refused(method)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
 
     async def _serve(self, method: str, stream: Stream[Any], requests: AsyncIterator[bytes]) -> None:
         self._streams[stream] = method

@@ -12,6 +12,7 @@ import pytest
 
 from lbcore.config import parse
 from lbcore.config.services import WrittenService
+from lbcore.delivery import XdsDelivery
 from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint, Locality
 from lbcore.policy import Policy
@@ -57,6 +58,7 @@ SECTIONS: dict[str, type] = {
     "### `drop_overload`": DropOverload,
     "## `listeners`": Listener,
     "### `route`": RouteAction,
+    "## `xds`": XdsDelivery,
     "### `retry`": RetryPolicy,
     "#### `retry_back_off`": RetryBackOff,
     "### `fault`": Fault,

@@ -219,7 +219,7 @@ def test_when_nine_of_ten_leases_fall_silent_together_all_are_held_and_marked() 
     assert (len(scene.addresses()), len(held), scene.table.held) == (10, 9, {"web": 9})
 
 
-def test_nothing_disappears_at_any_time_of_a_mass_loss() -> None:
+def test_r3_nothing_disappears_at_any_time_of_a_mass_loss() -> None:
     scene = Scene()
     alive, *silent = ten(scene)
     for late in range(9):

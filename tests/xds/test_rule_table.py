@@ -1,0 +1,50 @@
+"""Each rule of a correct xDS server has a test that bears its id: `test_s19_...` for rule S19, anywhere in `tests`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+RULES = {
+    **{f"A{number}": "stream and session" for number in range(1, 10)},
+    **{f"S{number}": "state of the world" for number in range(1, 26)},
+    **{f"D{number}": "delta" for number in range(1, 21)},
+    **{f"T{number}": "TTL" for number in range(1, 5)},
+    **{f"V{number}": "validity" for number in range(1, 9)},
+    **{f"R{number}": "trust" for number in range(1, 10)},
+}
+NOT_KEPT: dict[str, str] = {
+    "R8": "the port is not encrypted, so nobody proves who he is",
+    "R9": "the port is not encrypted, so nobody proves who he is",
+}
+_TEST = re.compile(r"def (test_[a-z0-9_]+)")
+_IDS = re.compile(r"_([asdtvr]\d{1,2})(?=_)")
+
+
+def ids_that_tests_bear() -> set[str]:
+    """The ids that tests bear; `test_v1_to_v6_hold` bears all from V1 to V6."""
+    found: set[str] = set()
+    for path in TESTS.rglob("test_*.py"):
+        for name in _TEST.findall(path.read_text()):
+            ids = [each.upper() for each in _IDS.findall(name)]
+            found.update(ids)
+            if "_to_" in name and len(ids) == 2:
+                first, last = (int(each[1:]) for each in ids)
+                found.update(f"{ids[0][0]}{number}" for number in range(first, last + 1))
+    return found
+
+
+def test_there_are_75_rules() -> None:
+    assert len(RULES) == 75
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in NOT_KEPT])
+def test_every_rule_has_a_test_that_bears_its_id(rule: str) -> None:
+    assert rule in ids_that_tests_bear(), f"{rule} ({RULES[rule]}): no test bears its id"
+
+
+def test_what_is_not_kept_is_not_claimed() -> None:
+    assert not ids_that_tests_bear() & NOT_KEPT.keys()

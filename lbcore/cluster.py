@@ -149,7 +149,7 @@ class Cluster(Picker):
             return True
 
     def _weigh(self, locality_weights: dict[Locality, int], local_hosts: dict[Locality, int]) -> None:
-        """Takes what views read besides the endpoints; before these, because a change of these makes views look."""
+        """Takes an active check that has passed once more: it ends an ejection, as in `set_health`; else it does nothing.
         self._locality_weights = locality_weights
         self._local_hosts = local_hosts
         if isinstance(self.locality_policy, ZoneAware):
@@ -182,6 +182,13 @@ class Cluster(Picker):
                 if address in members:
                     self._set_health(address, health.passing, health.degraded, health.excluded)
             self._renew()
+
+    def passed_check(self, address: str) -> None:
+        """Takes an active check that has passed once more: it ends an ejection, as in `set_health`, and else does nothing.
+
+        An address that the cluster has not, or no more, is passed over.
+        """
+        self._passed_check(address)
 
     def tick(self) -> None:
         """Does the interval work that is due by the clock: sweeps of outlier detection, the end of slow starts.

@@ -369,21 +369,27 @@ cdef class Balancer:
     def _set_health(self, str address, bint healthy, bint degraded, bint excluded):
         """KeyError where there is no such endpoint."""
         cdef int64_t now = read_clock(self)
-        cdef Slot* slot = (<SlotOwner>self.owners[address]).slot
+        cdef SlotOwner owner = self.owners[address]
+        cdef Slot* slot = owner.slot
         cdef uint32_t said = 0
         cdef uint32_t before = slot.flags & (FAILED_ACTIVE_CHECK | DEGRADED_ACTIVE_CHECK | EXCLUDED_BY_CHECK)
         if not healthy:
             said = FAILED_ACTIVE_CHECK | (EXCLUDED_BY_CHECK if excluded else 0)
         elif degraded:
             said = DEGRADED_ACTIVE_CHECK
-        if healthy and slot.flags & EJECTED and slot.totals.detector.returns_by_check:
-            let_return(slot, now)
+        if healthy:
+            return_by_check(slot, now)
         if said == before:
             return
         if healthy and before & FAILED_ACTIVE_CHECK:
             slot.available_since = now
         slot.flags = (slot.flags & ~before) | said
         health_has_changed(self)
+
+    def _passed_check(self, str address):
+        cdef SlotOwner owner = self.owners.get(address)
+        if owner is not None and owner.slot.flags & EJECTED:
+            return_by_check(owner.slot, read_clock(self))
 
     def _sweep(self):
         """Outlier detection's interval work, if it is due."""

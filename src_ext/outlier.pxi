@@ -250,6 +250,12 @@ cdef void let_return(Slot* slot, int64_t now) noexcept:
     pickers_become_stale(slot.totals)
 
 
+cdef inline void return_by_check(Slot* slot, int64_t now) noexcept:
+    """Envoy's successful_active_health_check_uneject_host."""
+    if slot.flags & EJECTED and slot.totals.detector.returns_by_check:
+        let_return(slot, now)
+
+
 # --- membership ---
 
 cdef int outlier_stays(Slot* slot, object endpoint) except -1:

@@ -119,6 +119,8 @@ class HealthChecker:
         if transition is Transition.CHANGED:
             self._found[endpoint.address] = state.found(outcome.reason)
             self._changed.set()
+        elif outcome.passed and not state.failed:
+            self._cluster.passed_check(endpoint.address)
 
     async def _run(self, checks: Checks) -> None:
         """Applies what is found, and follows the membership."""

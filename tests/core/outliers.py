@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lbcore import Cluster, Endpoint, Lease, OutlierDetection, RoundRobin, VirtualClock
+from lbcore import Cluster, Endpoint, Lease, OutlierDetection, OutlierDetectionStats, RoundRobin, VirtualClock
 from lbcore.policy import Policy
 from tests.core.fleets import address, fleet
 
@@ -60,3 +60,10 @@ class Watched:
     def tick(self, seconds: float = 0.0) -> None:
         self.clock.advance(seconds)
         self.cluster.tick()
+
+
+def counts(watched: Watched) -> OutlierDetectionStats:
+    """What its outlier detection has counted."""
+    found = watched.cluster.stats().outlier_detection
+    assert found is not None
+    return found

@@ -6,7 +6,7 @@ import pytest
 
 from lbcore import Cluster, EjectionCause, Endpoint, NoEndpointAvailable, OutlierDetection, Subsets, SubsetSelector
 from tests.core.fleets import POLICIES, address, fleet
-from tests.core.outliers import Watched
+from tests.core.outliers import Watched, counts
 
 
 @pytest.mark.parametrize("threshold", [1, 2, 5])
@@ -142,18 +142,16 @@ def test_a_lease_that_is_dropped_says_nothing() -> None:
 def test_with_both_enforced_the_gateway_failures_come_first() -> None:
     watched = Watched(enforcing_consecutive_gateway_failure=100)
     watched.end(3, 5, status=503)
-    counts = watched.cluster.stats().outlier_detection
-    assert counts is not None
-    assert (counts.ejections_enforced_consecutive_gateway_failure, counts.ejections_enforced_consecutive_5xx) == (1, 0)
-    assert counts.ejections_detected_consecutive_5xx == 0
+    found = counts(watched)
+    assert (found.ejections_enforced_consecutive_gateway_failure, found.ejections_enforced_consecutive_5xx) == (1, 0)
+    assert found.ejections_detected_consecutive_5xx == 0
 
 
 def test_what_is_not_enforced_is_detected_each_time_the_threshold_is_reached() -> None:
     watched = Watched(enforcing_consecutive_5xx=0)
     watched.fail(3, 14)
-    counts = watched.cluster.stats().outlier_detection
-    assert counts is not None
-    assert (counts.ejections_detected_consecutive_5xx, counts.ejections_enforced_total) == (2, 0)
+    found = counts(watched)
+    assert (found.ejections_detected_consecutive_5xx, found.ejections_enforced_total) == (2, 0)
     assert watched.ejected() == set()
 
 
@@ -170,9 +168,8 @@ def test_failures_of_requests_in_flight_do_not_eject_twice() -> None:
     watched = Watched(consecutive_5xx=2)
     for lease in watched.begin(3, 10):
         lease.done(status=500)
-    counts = watched.cluster.stats().outlier_detection
-    assert counts is not None
-    assert (counts.ejections_active, counts.ejections_enforced_total) == (1, 1)
+    found = counts(watched)
+    assert (found.ejections_active, found.ejections_enforced_total) == (1, 1)
     assert watched.cluster.stats().endpoints[3].times_ejected == 1
 
 

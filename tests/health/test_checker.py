@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lbcore import Availability, Cluster, Endpoint
+from lbcore import Availability, Cluster, Endpoint, OutlierDetection
 from lbcore.health import Cause, HealthChecker, HttpCheck, Outcome, TcpCheck
 from lbcore.health.checks import Checks, Timing
 from lbcore.health.pace import Pace
@@ -65,7 +65,7 @@ async def backends() -> AsyncIterator[UnreliableBackends]:
         yield three
 
 
-def fleet(*addresses: str, **settings: float) -> Cluster:
+def fleet(*addresses: str, **settings: object) -> Cluster:
     return Cluster("web", map(Endpoint, addresses), **settings)  # type: ignore[arg-type]
 
 
@@ -101,6 +101,14 @@ async def test_degraded_backends_are_used_last(backends: UnreliableBackends) -> 
         assert two not in {cluster.pick().address for _ in range(20)}
         backends.become(two, Mood.ANSWERS)
         await until(lambda: availability(cluster)[two] is Availability.HEALTHY, "no longer degraded")
+
+
+async def test_each_passed_check_ends_an_ejection(backends: UnreliableBackends) -> None:
+    cluster = fleet(*backends.addresses, outlier_detection=OutlierDetection(consecutive_5xx=1, max_ejection_percent=50))
+    async with HealthChecker(cluster, HttpCheck(**QUICK)):
+        cluster.acquire().done(status=503)
+        assert Availability.UNAVAILABLE in availability(cluster).values()
+        await until(lambda: Availability.UNAVAILABLE not in availability(cluster).values(), "back")
 
 
 async def test_one_that_leaves_does_not_count_in_the_denominator(backends: UnreliableBackends) -> None:

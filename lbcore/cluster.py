@@ -149,7 +149,7 @@ class Cluster(Picker):
             return True
 
     def _weigh(self, locality_weights: dict[Locality, int], local_hosts: dict[Locality, int]) -> None:
-        """Takes an active check that has passed once more: it ends an ejection, as in `set_health`; else it does nothing.
+        """Takes what views read besides the endpoints; before these, because a change of these makes views look."""
         self._locality_weights = locality_weights
         self._local_hosts = local_hosts
         if isinstance(self.locality_policy, ZoneAware):
@@ -184,7 +184,7 @@ class Cluster(Picker):
             self._renew()
 
     def passed_check(self, address: str) -> None:
-        """Takes an active check that has passed once more: it ends an ejection, as in `set_health`, and else does nothing.
+        """Takes an active check that has passed once more: it ends an ejection, as in `set_health`; else it does nothing.
 
         An address that the cluster has not, or no more, is passed over.
         """

@@ -1,4 +1,4 @@
-"""Where the endpoints of a service may come from, beside a list of them: DNS, HTTP.
+"""Where the endpoints of a service may come from, beside a list of them: DNS, HTTP, Consul, Kubernetes.
 
 Values, checked when they are made; `lbcore.sources` carries them out. A service has one of them in the configuration
 file (`source: {dns: {name: web.internal, port: 80}}`), a program gives one to `lbcore.connect`.
@@ -16,8 +16,9 @@ from lbcore.errors import InvalidSetting, Mistake
 from lbcore.schema import Checked, attempt
 from lbcore.validation import Interval, Seconds, Whole, printable, refusal, visible_text
 
-__all__ = ["Dns", "HttpSd", "HttpSettings", "Source", "SourceSettings"]
+__all__ = ["Consul", "Dns", "HttpSd", "HttpSettings", "Kubernetes", "Source", "SourceSettings"]
 
+WarningHealth = Literal["healthy", "degraded", "unhealthy"]
 LookupFamily = Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"]
 
 
@@ -64,6 +65,14 @@ def texts(value: object, field: str) -> Mapping[str, str]:
     if wrong:
         raise InvalidSetting(*wrong)
     return dict(value)
+
+
+def port_name(value: object, field: str) -> str:
+    """The number of a port, or its name, as text."""
+    name = str(value) if type(value) is int else printable(value, field)
+    if name.isascii() and name.isdigit() and not 1 <= int(name[:6]) <= 65535:
+        raise refusal(field, value, "expected a port from 1 to 65535, or the name of one")
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,4 +149,54 @@ class HttpSd(HttpSettings):
     labels: Annotated[Mapping[str, str], texts] = field(default_factory=dict)
 
 
-Source = Dns | HttpSd
+@dataclass(frozen=True, slots=True)
+class Consul(HttpSettings):
+    """The instances of a Consul service, with their health.
+
+    Fields:
+        service: its name in Consul.
+        url: of an agent.
+        datacenter: empty: the agent's own.
+        tag: only instances that have it; empty: all.
+        stale: any server may answer, not the leader alone.
+        warning: what an instance with a warning is.
+        wait: seconds that the agent holds a request while nothing changes.
+
+    Source: Consul's HTTP API, /v1/health/service/:service and blocking queries.
+    """
+
+    service: Annotated[str, visible_text]
+    _: KW_ONLY
+    url: Annotated[str, http_url] = "http://127.0.0.1:8500"
+    datacenter: Annotated[str, printable] = ""
+    tag: Annotated[str, printable] = ""
+    stale: bool = True
+    warning: WarningHealth = "degraded"
+    wait: Annotated[float, Seconds(1.0)] = 300.0
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if self.wait > 600:
+            yield Mistake(("wait",), f"wait {self.wait:g}: expected at most 600 seconds, which is Consul's limit")
+
+
+@dataclass(frozen=True, slots=True)
+class Kubernetes(HttpSettings):
+    """The endpoints of a Kubernetes Service, from its EndpointSlices.
+
+    Fields:
+        service: its name.
+        namespace: empty: the pod's own, or `default` outside of a cluster.
+        port: a port's name or number; empty: the only one that there is.
+        url: of the API server; empty: the cluster's that this process runs in, with its service account's token and CA.
+
+    Source: Kubernetes API, discovery.k8s.io/v1 EndpointSlice.
+    """
+
+    service: Annotated[str, visible_text]
+    _: KW_ONLY
+    namespace: Annotated[str, printable] = ""
+    port: Annotated[str, port_name] = ""
+    url: Annotated[str, http_url] | None = None
+
+
+Source = Dns | HttpSd | Consul | Kubernetes

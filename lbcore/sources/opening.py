@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbcore.schema import snake_case
-from lbcore.source import Dns, HttpSd, Source
+from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source
 from lbcore.sources.feed import Feed, Timing
 
 __all__ = ["kind_of", "open_feed"]
@@ -24,4 +24,12 @@ def open_feed(source: Source, service: str, timing: Timing) -> Feed:  # noqa: AR
         from lbcore.sources.http_sd import HttpSdFeed
 
         return HttpSdFeed(source, timing)
+    if isinstance(source, Consul):
+        from lbcore.sources.consul import ConsulFeed
+
+        return ConsulFeed(source, timing)
+    if isinstance(source, Kubernetes):
+        from lbcore.sources.kubernetes import KubernetesFeed
+
+        return KubernetesFeed(source, timing)
     raise TypeError(f"{source!r}: no source")

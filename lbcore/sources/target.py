@@ -3,6 +3,8 @@
     dns:///web.internal:80                  addresses of a name; without a port its SRV records
     dns://10.0.0.53:53/web.internal:80      asked of that server
     http://sd.internal/targets              Prometheus's HTTP service discovery, https:// as well
+    consul://127.0.0.1:8500/web             a service in Consul; without an authority the agent on this machine
+    kubernetes:///web.prod:http             a Service, its namespace and port; the authority is the API server
     file:///etc/lbcore.yaml?service=web     a service of a configuration file
     ipv4:10.0.0.1:80,10.0.0.2:80            these addresses, ipv6: and unix: as well
 
@@ -12,6 +14,7 @@ Reference: gRPC doc/naming.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -20,11 +23,11 @@ from lbcore.config.decoding import MISSING, Decoder, meant
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint
 from lbcore.snapshot import ServiceSnapshot
-from lbcore.source import Dns, HttpSd, Source
+from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source
 
 __all__ = ["FileTarget", "name_of", "parse_target"]
 
-_SCHEMES = ("dns", "file", "http", "https", "http_sd", "ipv4", "ipv6", "unix")
+_SCHEMES = ("dns", "http", "https", "http_sd", "consul", "kubernetes", "file", "ipv4", "ipv6", "unix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,10 @@ def name_of(source: Source) -> str:
     """What a service is called that has no other name than its source's."""
     if isinstance(source, Dns):
         return source.name
-    url = urlsplit(source.url)
-    return f"{url.netloc}{url.path}".rstrip("/")
+    if isinstance(source, HttpSd):
+        url = urlsplit(source.url)
+        return f"{url.hostname}{url.path}".rstrip("/")
+    return source.service
 
 
 def parse_target(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
@@ -80,7 +85,7 @@ def _parsed(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
     parts = _split(target)
     if scheme == "file":
         return _file(parts)
-    return _dns(parts)
+    return _READERS[scheme](parts)
 
 
 def _split(target: str) -> _Parts:
@@ -116,6 +121,23 @@ def _dns(parts: _Parts) -> Source:
     host, colon, port = parts.name.rpartition(":")
     fields = [("name", host), ("port", port)] if colon else [("name", parts.name)]
     return _source(Dns, [*fields, *parts.fields], resolvers=parts.authority)
+
+
+def _consul(parts: _Parts) -> Source:
+    url = [("url", f"http://{parts.authority}")] if parts.authority else []
+    return _source(Consul, [("service", parts.name), *url, *parts.fields])
+
+
+def _kubernetes(parts: _Parts) -> Source:
+    """As kuberesolver has it: SERVICE.NAMESPACE:PORT."""
+    host, _, port = parts.name.partition(":")
+    service, _, namespace = host.partition(".")
+    url = [("url", f"https://{parts.authority}")] if parts.authority else []
+    optional = [("namespace", namespace)] * bool(namespace) + [("port", port)] * bool(port)
+    return _source(Kubernetes, [("service", service), *optional, *url, *parts.fields])
+
+
+_READERS: Mapping[str, Callable[[_Parts], Source]] = {"dns": _dns, "consul": _consul, "kubernetes": _kubernetes}
 
 
 def _source(kind: type, fields: list[tuple[str, str]], **listed: str) -> Source:

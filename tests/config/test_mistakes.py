@@ -60,6 +60,16 @@ def of_endpoint(fields: str) -> str:
             "source: {dns: {name: a, min_ttl: 1h}}",
             "source.dns.min_ttl: min_ttl 3600: expected at most max_ttl 300",
         ),
+        (
+            "source: {consul: {service: a, warning: odd}}",
+            "source.consul.warning: warning 'odd': expected one of healthy",
+        ),
+        ("source: {consul: {service: a, wait: 1h}}", "source.consul.wait: wait 3600: expected at most 600 seconds"),
+        (
+            "source: {kubernetes: {service: a, port: 70000}}",
+            "source.kubernetes.port: port '70000': expected a port from 1 to 65535, or the name of one",
+        ),
+        ("source: {kubernetes: {service: a, url: a}}", "source.kubernetes.url: url 'a': expected a URL such as"),
         ("source: {http_sd: sd.internal}", "source.http_sd.url: url 'sd.internal': expected a URL such as http://"),
         (
             "source: {http_sd: {url: 'http://a/', labels: {env: 1}}}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from types import TracebackType
 
 from lbcore.membership import Membership
@@ -33,6 +34,17 @@ class Following:
 
     async def addresses(self) -> list[str]:
         return [endpoint.address for endpoint in (await self.next()).endpoints]
+
+    async def until(self, *addresses: str) -> list[list[str]]:
+        """Follows, through breaks too, until these are all; returns what was said on the way."""
+        return await asyncio.wait_for(self._until([*addresses]), TIME_LIMIT)
+
+    async def _until(self, addresses: list[str]) -> list[list[str]]:
+        said: list[list[str]] = []
+        while not said or said[-1] != addresses:
+            with suppress(FeedBroken):
+                said.append(await self.addresses())
+        return said
 
     async def broken(self) -> str:
         """Why the feed breaks, which is what it does next."""

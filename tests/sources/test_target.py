@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint
-from lbcore.source import Dns, HttpSd
+from lbcore.source import Consul, Dns, HttpSd, Kubernetes
 from lbcore.sources.target import FileTarget, parse_target
 
 
@@ -26,6 +26,13 @@ from lbcore.sources.target import FileTarget, parse_target
         ("http://sd.internal/targets?env=prod", HttpSd("http://sd.internal/targets?env=prod")),
         ("https://sd.internal", HttpSd("https://sd.internal")),
         ("http_sd://sd.internal:8080/targets", HttpSd("http://sd.internal:8080/targets")),
+        ("consul:///web", Consul("web")),
+        ("consul://10.0.0.9:8500/web?datacenter=eu&stale=false",
+         Consul("web", url="http://10.0.0.9:8500", datacenter="eu", stale=False)),
+        ("kubernetes:///web", Kubernetes("web")),
+        ("kubernetes:///web.prod:http", Kubernetes("web", namespace="prod", port="http")),
+        ("kubernetes://10.0.0.9:6443/web.prod:8080?ca_file=/ca.pem",
+         Kubernetes("web", namespace="prod", port="8080", url="https://10.0.0.9:6443", ca_file="/ca.pem")),
         ("file:///etc/lbcore.yaml", FileTarget("/etc/lbcore.yaml")),
         ("file:///etc/lb%20core.yaml?service=web", FileTarget("/etc/lb core.yaml", "web")),
         ("ipv4:10.0.0.1:80,10.0.0.2:81", (Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:81"))),
@@ -41,7 +48,7 @@ def test_a_target_and_its_meaning(target: str, meaning: object) -> None:
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("", "unknown scheme ''; expected one of dns, file, "),
+        ("", "unknown scheme ''; expected one of dns, http, "),
         ("web.internal", "unknown scheme 'web.internal'; expected one of dns, "),
         ("web.internal:80", "unknown scheme 'web.internal'"),
         ("dsn:///web.internal:80", "unknown scheme 'dsn'; did you mean dns?"),
@@ -78,7 +85,7 @@ def test_a_target_that_means_nothing_is_refused_with_the_reason(target: str, rea
     assert str(caught.value).startswith(f"target {target!r}: ")
 
 
-@given(st.from_regex(r"(dns|http|https|http_sd|file|ipv4|ipv6|unix):.*") | st.text())
+@given(st.from_regex(r"(dns|consul|kubernetes|http|https|http_sd|file|ipv4|ipv6|unix):.*") | st.text())
 def test_any_target_means_something_or_is_refused(target: str) -> None:
     with suppress(InvalidSetting):
         parse_target(target)

@@ -1,0 +1,181 @@
+"""Instances of a Consul service and their health, by blocking queries: the agent answers when something changes.
+
+Health, weights and addresses are read as Consul's own xDS server reads them (agent/xds/endpoints.go,
+calculateEndpointHealthAndWeight), save that a warning is a setting here and that maintenance drains. An agent that
+knows no leader, or has not heard from it for long, says nothing: it may be cut off from the others.
+Source: developer.hashicorp.com/consul/api-docs/features/blocking, /api-docs/health.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from lbcore.address import is_hostname
+from lbcore.errors import InvalidSetting
+from lbcore.membership import Membership
+from lbcore.model import Endpoint, Health, Locality
+from lbcore.source import Consul
+from lbcore.sources.feed import Feed, FeedBroken, Timing
+from lbcore.sources.http import HttpClient, body, decoded
+
+__all__ = ["ConsulFeed"]
+
+LOG = logging.getLogger(__name__)
+
+_PACE = 0.1  # seconds from one query to the next at least, however often the index moves
+_LONGEST_SILENCE = 30_000  # milliseconds since the answering server has heard from the leader
+_MAINTENANCE = ("_node_maintenance", "_service_maintenance:")  # structs.NodeMaint, structs.ServiceMaintPrefix
+
+
+class _Place(msgspec.Struct, rename="pascal"):
+    region: str = ""
+    zone: str = ""
+
+
+class _Weights(msgspec.Struct, rename="pascal"):
+    passing: int = 1
+    warning: int = 1
+
+
+class _Node(msgspec.Struct, rename="pascal"):
+    address: str
+    node: str = ""
+    datacenter: str = ""
+    meta: dict[str, str] | None = None
+    locality: _Place | None = None
+
+
+class _Service(msgspec.Struct, rename="pascal"):
+    port: int
+    id: str = msgspec.field(name="ID", default="")
+    address: str = ""
+    tags: list[str] | None = None
+    meta: dict[str, str] | None = None
+    weights: _Weights | None = None
+    locality: _Place | None = None
+
+
+class _Check(msgspec.Struct, rename="pascal"):
+    status: str
+    check_id: str = msgspec.field(name="CheckID", default="")
+
+
+class _Instance(msgspec.Struct, rename="pascal"):
+    node: _Node
+    service: _Service
+    checks: list[_Check] = []
+
+
+class ConsulFeed(Feed):
+    """Blocking queries for one service; `index` is where the next one goes on."""
+
+    def __init__(self, source: Consul, timing: Timing) -> None:
+        self._source = source
+        self._timing = timing
+        self._client = HttpClient(source)
+        self._index = 0
+        self._left_out: frozenset[str] = frozenset()  # instances that were told of in the log
+
+    async def follow(self) -> AsyncGenerator[Membership, None]:
+        url = f"{self._source.url.rstrip('/')}/v1/health/service/{quote(self._source.service, safe='')}"
+        self._index = 0  # so that the first query does not wait: its answer ends staleness, changed or not
+        async with self._client.session() as session:
+            while True:
+                asked = self._timing.clock()
+                query, wait = self._query()
+                async with self._client.get(session, url, query=query, held=wait * 17 / 16) as response:
+                    instances = decoded(await body(response), list[_Instance])
+                    self._index = self._next_index(response)
+                yield self._members(instances)
+                if (early := asked + _PACE - self._timing.clock()) > 0:
+                    await self._timing.sleep(early)
+
+    def _query(self) -> tuple[Mapping[str, str], float]:
+        """Parameters, and the seconds that the agent holds the query, to which it adds up to a sixteenth."""
+        source = self._source
+        query = {"dc": source.datacenter, "tag": source.tag}
+        query = {name: value for name, value in query.items() if value}
+        if source.stale:
+            query["stale"] = ""
+        if not self._index:
+            return query, 0.0
+        return {**query, "index": str(self._index), "wait": f"{source.wait:g}s"}, source.wait
+
+    def _next_index(self, response: aiohttp.ClientResponse) -> int:
+        """Raises `FeedBroken` where the answer cannot be relied on. An index that goes backwards begins anew."""
+        if response.headers.get("X-Consul-KnownLeader") == "false":
+            raise FeedBroken("the agent knows no leader")
+        silence = _number(response, "X-Consul-LastContact", 0)
+        if silence > _LONGEST_SILENCE:
+            raise FeedBroken(f"the server that answers has not heard from the leader for {silence / 1000:g} s")
+        index = _number(response, "X-Consul-Index", -1)
+        if index < 0:
+            raise FeedBroken("no X-Consul-Index in the answer: expected Consul")
+        return 0 if index < self._index else max(index, 1)
+
+    def _members(self, instances: Iterable[_Instance]) -> Membership:
+        endpoints: dict[str, Endpoint] = {}
+        left_out: dict[str, str] = {}
+        for instance in sorted(instances, key=lambda each: (each.node.node, each.service.id)):
+            try:
+                endpoint = _endpoint(instance, self._source)
+            except InvalidSetting as wrong:
+                left_out[instance.service.id] = str(wrong)
+                continue
+            # An instance that was started again under another id is there twice until the old one is reaped.
+            if (other := endpoints.get(endpoint.address)) is None or other.health is Health.UNHEALTHY:
+                endpoints[endpoint.address] = endpoint
+        for name in left_out.keys() - self._left_out:
+            LOG.warning("instance %r of %r is left out: %s", name, self._source.service, left_out[name])
+        self._left_out = frozenset(left_out)
+        return Membership(tuple(endpoints.values()))
+
+
+def _endpoint(instance: _Instance, source: Consul) -> Endpoint:
+    """Raises `InvalidSetting` at an address that nobody can connect to without resolving it."""
+    node, service = instance.node, instance.service
+    host = service.address or node.address
+    health, weight = _health_and_weight(instance, source)
+    place = service.locality or node.locality
+    endpoint = Endpoint(
+        f"[{host}]:{service.port}" if ":" in host else f"{host}:{service.port}",
+        health=health,
+        weight=weight,
+        locality=Locality(place.region, place.zone) if place else Locality(node.datacenter),
+        metadata={
+            **(node.meta or {}),
+            **(service.meta or {}),
+            "consul_node": node.node,
+            "consul_id": service.id,
+            "consul_tags": service.tags or [],
+        },
+    )
+    if is_hostname(endpoint.address):
+        raise InvalidSetting(f"address {endpoint.address!r}: expected an IP address")
+    return endpoint
+
+
+def _health_and_weight(instance: _Instance, source: Consul) -> tuple[Health, int]:
+    """The worst check decides; a weight of 0 takes an instance out, as in Consul."""
+    weights = instance.service.weights or _Weights()
+    statuses = {check.status for check in instance.checks}
+    if any(check.status == "critical" and check.check_id.startswith(_MAINTENANCE) for check in instance.checks):
+        return Health.DRAINING, max(weights.passing, 1)
+    if statuses - {"passing", "warning"}:
+        return Health.UNHEALTHY, max(weights.passing, 1)
+    health, weight = (
+        (Health[source.warning.upper()], weights.warning)
+        if "warning" in statuses
+        else (Health.HEALTHY, weights.passing)
+    )
+    return (health, weight) if weight > 0 else (Health.UNHEALTHY, 1)
+
+
+def _number(response: aiohttp.ClientResponse, header: str, default: int) -> int:
+    text = response.headers.get(header, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else default

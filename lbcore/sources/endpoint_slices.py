@@ -1,0 +1,132 @@
+"""EndpointSlices to endpoints: conditions to health, zones to localities, a port by its name or number.
+
+A Service has any number of slices, each of one family of addresses; an endpoint may be in two of them for a moment,
+while it moves. Source: Kubernetes discovery.k8s.io/v1 EndpointSlice, and its docs ("Duplicate endpoints").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from lbcore.errors import InvalidSetting
+from lbcore.membership import Membership
+from lbcore.model import Endpoint, Health, Locality
+from lbcore.sources.feed import FeedBroken
+
+__all__ = ["EndpointSlice", "membership_of"]
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    name: str
+    resource_version: str = ""
+
+
+class _Conditions(msgspec.Struct):
+    """None is unknown: then `ready` counts as true, `serving` as `ready`, `terminating` as false."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class _Zone(msgspec.Struct):
+    name: str
+
+
+class _Hints(msgspec.Struct, rename="camel"):
+    for_zones: list[_Zone] | None = None
+
+
+class _Target(msgspec.Struct):
+    name: str = ""
+
+
+class _Endpoint(msgspec.Struct, rename="camel"):
+    addresses: list[str]
+    conditions: _Conditions = msgspec.field(default_factory=_Conditions)
+    hostname: str | None = None
+    node_name: str | None = None
+    zone: str | None = None
+    target_ref: _Target | None = None
+    hints: _Hints | None = None
+
+
+class _Port(msgspec.Struct):
+    name: str | None = None
+    port: int | None = None
+
+
+class EndpointSlice(msgspec.Struct, rename="camel"):
+    """What lbcore reads of one."""
+
+    metadata: _Metadata
+    address_type: str = "IPv4"
+    endpoints: list[_Endpoint] | None = None
+    ports: list[_Port] | None = None
+
+
+def membership_of(slices: Iterable[EndpointSlice], port: str) -> Membership:
+    """All endpoints at the port of that name or number; with "" the only one that there is.
+
+    Of a Service in both families the IPv4 addresses count, or each pod would be there twice. Raises `FeedBroken` where
+    slices with endpoints do not have the port.
+    """
+    ordered = sorted(slices, key=lambda each: each.metadata.name)
+    families = {each.address_type for each in ordered if each.endpoints}
+    family = "IPv4" if "IPv4" in families else "IPv6"
+    endpoints: dict[str, Endpoint] = {}
+    for each in ordered:
+        if each.address_type == family and each.endpoints:
+            number = _port_number(each, port)
+            for shown in each.endpoints:
+                endpoint = _endpoint(shown, number)
+                # While a pod moves from one slice to another both have it, and the newer state is the better one.
+                if (other := endpoints.get(endpoint.address)) is None or other.health is not Health.HEALTHY:
+                    endpoints[endpoint.address] = endpoint
+    return Membership(tuple(endpoints.values()))
+
+
+def _port_number(within: EndpointSlice, wanted: str) -> int:
+    ports = {each.name or "": each.port for each in within.ports or () if each.port}
+    if wanted.isdigit() and (not ports or int(wanted) in ports.values()):
+        return int(wanted)  # a slice without ports leaves them to whoever connects (headless Services)
+    if wanted in ports:
+        return ports[wanted] or 0
+    if not wanted and len(set(ports.values())) == 1:
+        return next(iter(ports.values())) or 0
+    there = ", ".join(f"{name or 'unnamed'} {number}" for name, number in ports.items()) or "none"
+    asked = f"port {wanted!r}: no such port" if wanted else "no port is named"
+    raise FeedBroken(f"slice {within.metadata.name}: {asked}; there are: {there}")
+
+
+def _endpoint(shown: _Endpoint, port: int) -> Endpoint:
+    """Raises `FeedBroken` at what is no address."""
+    host = shown.addresses[0] if shown.addresses else ""  # all addresses mean the same pod (docs, EndpointSlice API)
+    metadata: dict[str, Any] = {"kubernetes_node": shown.node_name, "kubernetes_pod": _name(shown.target_ref)}
+    if shown.hints and shown.hints.for_zones:
+        metadata["kubernetes_zone_hints"] = [zone.name for zone in shown.hints.for_zones]
+    try:
+        return Endpoint(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            health=_health(shown.conditions),
+            locality=Locality(zone=shown.zone or ""),
+            hostname=shown.hostname or "",
+            metadata={key: value for key, value in metadata.items() if value},
+        )
+    except InvalidSetting as wrong:
+        raise FeedBroken(f"not as expected: {wrong}") from None
+
+
+def _name(target: _Target | None) -> str:
+    return target.name if target else ""
+
+
+def _health(conditions: _Conditions) -> Health:
+    ready = conditions.ready is not False
+    if conditions.terminating:
+        serving = ready if conditions.serving is None else conditions.serving
+        return Health.DRAINING if serving else Health.UNHEALTHY
+    return Health.HEALTHY if ready else Health.UNHEALTHY

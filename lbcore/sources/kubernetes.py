@@ -1,0 +1,184 @@
+"""The endpoints of a Kubernetes Service: its EndpointSlices listed, then watched.
+
+The list says everything at one resource version; the watch goes on from there, and after a break from where it was.
+A version that the API server no longer has (410 Gone) means a new list, whose difference to the old one is the change:
+nothing is dropped in between. Bookmarks keep the version young while nothing happens.
+Source: Kubernetes docs, "Kubernetes API Concepts" (efficient detection of changes), discovery.k8s.io/v1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from lbcore.membership import Membership
+from lbcore.source import Kubernetes
+from lbcore.sources.endpoint_slices import EndpointSlice, membership_of
+from lbcore.sources.feed import Feed, FeedBroken, Timing
+from lbcore.sources.http import MAX_BODY, HttpClient, body, decoded
+
+__all__ = ["KubernetesFeed"]
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+_PAGE = 500  # slices in one answer, as client-go asks for
+_SHORTEST_WATCH = 300.0  # seconds, up to twice as much at random, as client-go's reflector
+_TOO_SHORT = 1.0  # seconds of a watch that says nothing: then something is wrong (client-go's VeryShortWatchError)
+_GONE = 410
+
+
+class _ListMetadata(msgspec.Struct, rename="camel"):
+    resource_version: str
+    next_page: str = msgspec.field(name="continue", default="")
+
+
+class _SliceList(msgspec.Struct):
+    metadata: _ListMetadata
+    items: list[EndpointSlice] | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _ListMetadata
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+
+
+class KubernetesFeed(Feed):
+    """The slices of one Service by name, and the version that they are of."""
+
+    def __init__(self, source: Kubernetes, timing: Timing, environment: Mapping[str, str] | None = None) -> None:
+        self._source = source
+        self._timing = timing
+        self._environment = os.environ if environment is None else environment
+        self._slices: dict[str, EndpointSlice] = {}
+        self._version = ""  # empty: to be listed
+
+    async def follow(self) -> AsyncGenerator[Membership, None]:
+        client, url = self._client()
+        async with client.session() as session:
+            while True:
+                if not self._version:
+                    await self._list(client, session, url)
+                    yield membership_of(self._slices.values(), self._source.port)
+                async with aclosing(self._watch(client, session, url)) as changes:
+                    async for _ in changes:
+                        yield membership_of(self._slices.values(), self._source.port)
+
+    def _client(self) -> tuple[HttpClient, str]:
+        """Raises `FeedBroken` where nothing says which API server it is."""
+        source = self._source
+        namespace = source.namespace
+        if source.url is not None:
+            client, server = HttpClient(source), source.url
+        else:
+            host, port = (self._environment.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
+            if not host or not port:
+                raise FeedBroken("no url given, and this process does not run in a cluster")
+            client = HttpClient(source, str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
+            server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+            namespace = namespace or _own_namespace()
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{quote(namespace or 'default', safe='')}/endpointslices"
+        return client, f"{server.rstrip('/')}{path}"
+
+    async def _list(self, client: HttpClient, session: aiohttp.ClientSession, url: str) -> None:
+        """Everything there is, page by page at one version."""
+        slices: dict[str, EndpointSlice] = {}
+        query = {**self._selector(), "limit": str(_PAGE)}
+        while True:
+            async with client.get(session, url, query=query) as response:
+                page = decoded(await body(response), _SliceList)
+            slices |= {each.metadata.name: each for each in page.items or ()}
+            if not page.metadata.next_page:
+                break
+            query["continue"] = page.metadata.next_page
+        self._slices, self._version = slices, page.metadata.resource_version
+
+    async def _watch(self, client: HttpClient, session: aiohttp.ClientSession, url: str) -> AsyncGenerator[None, None]:
+        """Yields when the watch begins and after each event, which it applies.
+
+        Ends when the server ends the watch in good order, or no longer has the version: that is then to be listed.
+        """
+        seconds = _SHORTEST_WATCH * (1.0 + self._timing.random())
+        query = {
+            **self._selector(),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(int(seconds)),
+        }
+        started, spoken = self._timing.clock(), False
+        async with client.get(session, url, query=query, held=seconds) as response:
+            if response.status == _GONE:
+                self._version = ""
+            elif response.status != 200:
+                await body(response)
+            else:
+                yield
+                async for line in _lines(response):
+                    if not self._apply(decoded(line, _Event)):
+                        break
+                    spoken = True
+                    yield
+        if not spoken and self._timing.clock() - started < _TOO_SHORT:
+            raise FeedBroken("the watch ended at once")
+
+    def _apply(self, event: _Event) -> bool:
+        """Returns whether the watch goes on. Raises `FeedBroken` at an error that the server tells."""
+        if event.type == "ERROR":
+            status = decoded(bytes(event.object), _Status)
+            if status.code != _GONE:
+                raise FeedBroken(f"watch: {status.code} {status.message}")
+            self._version = ""
+            return False
+        if event.type == "BOOKMARK":
+            self._version = decoded(bytes(event.object), _Bookmark).metadata.resource_version
+            return True
+        changed: EndpointSlice = decoded(bytes(event.object), EndpointSlice)
+        if event.type == "DELETED":
+            self._slices.pop(changed.metadata.name, None)
+        elif event.type in ("ADDED", "MODIFIED"):
+            self._slices[changed.metadata.name] = changed
+        else:
+            raise FeedBroken(f"watch: event {event.type!r:.60}: expected ADDED, MODIFIED, DELETED, BOOKMARK or ERROR")
+        self._version = changed.metadata.resource_version
+        return True
+
+    def _selector(self) -> dict[str, Any]:
+        return {"labelSelector": f"kubernetes.io/service-name={self._source.service}"}
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of an answer without an end; aiohttp's own reader refuses those as long as a slice may be."""
+    rest = bytearray()
+    async for part in response.content.iter_any():
+        *lines, last = part.split(b"\n")
+        for line in lines:
+            rest += line
+            if rest.strip():
+                yield bytes(rest)
+            rest.clear()
+        rest += last
+        if len(rest) > MAX_BODY:
+            raise FeedBroken(f"watch: an event of more than {MAX_BODY} bytes")
+
+
+def _own_namespace() -> str:
+    try:
+        return (SERVICE_ACCOUNT / "namespace").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

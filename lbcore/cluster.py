@@ -184,7 +184,7 @@ class Cluster(Picker):
             self._renew()
 
     def passed_check(self, address: str) -> None:
-        """Takes an active check that has passed once more: it ends an ejection, as in `set_health`; else it does nothing.
+        """Takes an active check that has passed once more: it ends an ejection, as `set_health` does, or does nothing.
 
         An address that the cluster has not, or no more, is passed over.
         """

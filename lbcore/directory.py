@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from lbcore.errors import InvalidSetting
+from lbcore.loads import Loads
 from lbcore.membership import Membership, joined
 from lbcore.routing import Listener, listener_clashes
 from lbcore.snapshot import ServiceSnapshot
@@ -52,6 +53,8 @@ class DirectorySnapshot:
 class Directory:
     """Service name to `ServiceSnapshot`, from any number of sources; readers watch it.
 
+    `loads` is what callers report of the services' traffic: it changes by the second and so is no part of a snapshot.
+
     >>> from lbcore.model import Endpoint
     >>> directory = Directory()
     >>> directory.publish("file", [ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80"),))])
@@ -61,6 +64,7 @@ class Directory:
     """
 
     def __init__(self) -> None:
+        self.loads = Loads()
         self._current = DirectorySnapshot()
         self._published: dict[str, tuple[dict[str, ServiceSnapshot], tuple[Listener, ...]]] = {}
         self._sourced: dict[str, str] = {}  # by service, the source without whose members it is not whole

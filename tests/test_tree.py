@@ -28,7 +28,7 @@ LAYERS = (
     ("_core",),
     ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
-    ("membership", "registration"),
+    ("membership", "loads", "registration"),
     ("directory",),
     ("config",),
     ("service.proto",),

@@ -71,7 +71,8 @@ class Admin:
     async def _show_clusters(self, request: web.Request) -> web.Response:
         form = request.query.get("format", "text")
         if form == "text":
-            return web.Response(text=clusters_text(self._clusters, self._clusters.directory.current))
+            directory = self._clusters.directory
+            return web.Response(text=clusters_text(self._clusters, directory.current, directory.loads))
         if form == "json":
             return web.Response(text=clusters_json(self._clusters), content_type="application/json")
         return web.Response(status=400, text=f"format {form!r}: expected text or json\n")

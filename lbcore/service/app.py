@@ -31,6 +31,7 @@ from lbcore.service.admin import Admin
 from lbcore.service.binding import Binding
 from lbcore.service.clusters import Clusters
 from lbcore.service.leases import LeaseTable
+from lbcore.service.load_metrics import LoadCollector
 from lbcore.service.metrics import XdsMetrics, make_registry
 from lbcore.service.picker import SERVICE_NAME as PICKER
 from lbcore.service.picker import Picker
@@ -96,6 +97,7 @@ class Service:
         registry = make_registry(self._clusters, self._leases, self._source, self._sources)
         self._registrations = make_registry_store(store, config, directory)
         registry.register(RegistryCollector(self._registrations))
+        registry.register(LoadCollector(directory.loads))
         self._registry = RegistryService(self._registrations)
         self._picker = Picker(self._clusters, self._leases)
         self._xds = XdsServer(directory, XdsMetrics(registry))

@@ -16,6 +16,7 @@ from envoy.config.core.v3 import base_pb2
 from google.protobuf.json_format import MessageToDict
 
 from lbcore.directory import DirectorySnapshot
+from lbcore.loads import Loads
 from lbcore.model import Health
 from lbcore.service.clusters import ServedCluster
 from lbcore.settings import CircuitBreakers
@@ -43,12 +44,16 @@ _DISCOVERY_STATUS = {
 }
 
 
-def clusters_text(clusters: Iterable[ServedCluster], snapshot: DirectorySnapshot) -> str:
+def clusters_text(clusters: Iterable[ServedCluster], snapshot: DirectorySnapshot, loads: Loads) -> str:
     """`/clusters`: one `cluster::...::value` a line."""
     return "".join(
         f"{served.service.name}::{line}\n"
         for served in clusters
-        for line in (*_lines(served), *_source_lines(served.service.name, snapshot))
+        for line in (
+            *_lines(served),
+            *_source_lines(served.service.name, snapshot),
+            *_load_lines(served.service.name, loads),
+        )
     )
 
 
@@ -81,6 +86,16 @@ def _source_lines(service: str, snapshot: DirectorySnapshot) -> Iterator[str]:
         yield f"source::{source}"
         if reason := snapshot.stale.get(source):
             yield f"stale::{' '.join(reason.split())}"
+
+
+def _load_lines(service: str, loads: Loads) -> Iterator[str]:
+    """What callers report, by locality: `load::LOCALITY::FIGURE::VALUE`."""
+    for place, load in sorted(loads.of(service).items()):
+        yield f"load::{place}::rq_per_second::{load.requests_per_second:.3f}"
+        yield f"load::{place}::rq_error_per_second::{load.errors_per_second:.3f}"
+        yield f"load::{place}::rq_active::{load.in_progress}"
+        for name, mean in sorted(load.metrics.items()):
+            yield f"load::{place}::metric.{name}::{mean:.6g}"
 
 
 def _host_values(each: EndpointStats) -> Iterator[tuple[str, object]]:

@@ -15,7 +15,7 @@ from google.protobuf import wrappers_pb2
 from lbcore.directory import ServiceSnapshot
 from lbcore.settings import CircuitBreakers, OutlierDetection
 from lbcore.xds.health_checks import health_check_message
-from lbcore.xds.messages import FROM_ADS, duration, packed
+from lbcore.xds.messages import FROM_ADS, LOAD_TO_HERE, duration, packed
 from lbcore.xds.policies import envoy_policy, grpc_policy
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
@@ -63,6 +63,7 @@ def grpc_cluster(service: ServiceSnapshot) -> Resource:
     """The cluster with the nearest policy that gRPC has, outlier detection and the limit of requests."""
     message = _cluster(service)
     message.load_balancing_policy.CopyFrom(grpc_policy(service))
+    message.lrs_server.CopyFrom(LOAD_TO_HERE)  # Envoy has its own setting for that, in its bootstrap
     return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
 
 

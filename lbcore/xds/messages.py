@@ -11,7 +11,16 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, duration_pb2, struct_pb2
 from google.protobuf.message import Message
 
-__all__ = ["FAULT_FILTER", "FROM_ADS", "duration", "fractional_percent", "lb_metadata", "packed", "struct"]
+__all__ = [
+    "FAULT_FILTER",
+    "FROM_ADS",
+    "LOAD_TO_HERE",
+    "duration",
+    "fractional_percent",
+    "lb_metadata",
+    "packed",
+    "struct",
+]
 
 FAULT_FILTER = "envoy.filters.http.fault"
 """The name under which listeners have the fault filter and routes give it its settings."""
@@ -20,6 +29,11 @@ FROM_ADS = config_source_pb2.ConfigSource(
     ads=config_source_pb2.AggregatedConfigSource(), resource_api_version=config_source_pb2.V3
 )
 """Where a client finds what a resource refers to: on the stream that the resource came by."""
+
+LOAD_TO_HERE = config_source_pb2.ConfigSource(
+    self=config_source_pb2.SelfConfigSource(), resource_api_version=config_source_pb2.V3
+)
+"""Where a client reports its load: to the server that the cluster came from."""
 
 
 def packed(message: Message) -> any_pb2.Any:

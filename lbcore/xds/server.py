@@ -21,6 +21,8 @@ from lbcore.xds.client_status import SERVICE as CSDS
 from lbcore.xds.client_status import ClientStatusService
 from lbcore.xds.debounce import gather
 from lbcore.xds.delta import DeltaSubscription
+from lbcore.xds.load_reports import SERVICE as LRS
+from lbcore.xds.load_reports import LoadReportService
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.requests import read_delta, read_sotw
 from lbcore.xds.resource_type import ResourceType
@@ -40,7 +42,7 @@ _PER_TYPE = {
     ResourceType.ROUTE: ("envoy.service.route.v3.RouteDiscoveryService", "Routes"),
 }
 
-SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()), CSDS)
+SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()), CSDS, LRS)
 """The full names of the gRPC services, as reflection lists them."""
 
 
@@ -56,6 +58,7 @@ class XdsServer:
         self._directory = directory
         self._admission = Admission(settings or XdsDelivery(), _now)
         self._observer = observer or XdsObserver()
+        self._load_reports = LoadReportService(directory, self._observer, self._admit, lambda: self.settings)
         self._catalog: Catalog | None = None
         self._streams: dict[Stream[Any], str] = {}  # and the methods that were called
 
@@ -65,6 +68,7 @@ class XdsServer:
         for resource_type, (service, resources) in _PER_TYPE.items():
             self._register(server, service, resources, resource_type)
         ClientStatusService(self.clients).add_to(server)
+        self._load_reports.add_to(server)
 
     async def run(self) -> None:
         """Follows the Directory for ever; the caller cancels it."""
@@ -89,6 +93,7 @@ class XdsServer:
         """Ends every stream: clients keep what they have, and open the next one elsewhere."""
         for stream in list(self._streams):
             stream.drain()
+        self._load_reports.drain()
 
     def clients(self) -> Iterator[ClientStatus]:
         """How far the client of each open stream is."""
@@ -145,7 +150,7 @@ class XdsServer:
         return Session(sotw_subscription, self._catalog, only, self._observer, _now)
 
     async def _admit(self, method: str, context: Context) -> None:
-        if why := self._admission.refusal(len(self._streams)):
+        if why := self._admission.refusal(len(self._streams) + self._load_reports.stream_count):
             self._observer.stream_refused(method)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
 

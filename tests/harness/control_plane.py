@@ -10,7 +10,9 @@ from typing import NamedTuple, TypeVar
 
 import grpc.aio
 
+from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory, ServiceSnapshot
+from lbcore.model import Locality
 from lbcore.routing import Listener
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.server import XdsServer
@@ -76,6 +78,24 @@ class ControlPlane:
     def publish(self, *services: ServiceSnapshot, listeners: Sequence[Listener] = ()) -> None:
         """From now on there are these services and listeners and no others."""
         self._call(lambda: self._directory.publish("test", services, listeners))
+
+    def deliver(self, settings: XdsDelivery) -> None:
+        """From now on it delivers like this."""
+
+        def apply() -> None:
+            self._xds.settings = settings
+
+        self._call(apply)
+
+    def reported(self, service: str, locality: Locality) -> tuple[int, int]:
+        """The successes and errors that clients have reported so far."""
+
+        def read() -> tuple[int, int]:
+            totals = {(name, place): each for name, place, each in self._directory.loads.totals()}
+            found = totals.get((service, locality))
+            return (found.successes, found.errors) if found else (0, 0)
+
+        return self._call(read)
 
     @property
     def address(self) -> str:

@@ -5,7 +5,8 @@ it keeps: absence of information (a source that fails) leaves the last good serv
 information of absence (a source that publishes without them) removes them. The two are never confused.
 
 A source publishes services whole (`publish`: one source for each), or who belongs to services that others may define
-(`publish_members`: any number of sources). `lbcore.membership` says how the two join.
+(`publish_members`: any number of sources). `lbcore.membership` says how the two join. What active checks find goes over
+the result (`lay_over`, `lbcore.findings`); sources and checks know nothing of each other.
 
 Not thread-safe: publish and watch from the thread of one event loop.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from lbcore.errors import InvalidSetting
+from lbcore.findings import Findings, checked
 from lbcore.loads import Loads
 from lbcore.membership import Membership, joined
 from lbcore.routing import Listener, listener_clashes
@@ -37,7 +39,9 @@ class DirectorySnapshot:
 
     Fields:
         revision: counts the changes in this process.
-        services: by name.
+        services: by name, with the health to act upon.
+        said: the same services with the health that their sources say.
+        findings: what checks have found, by service; only of those that are checked.
         listeners: for Envoys that take them from here.
         stale: why, by source, for each source whose services may be out of date.
         sourced: by service, the source of its members.
@@ -45,6 +49,8 @@ class DirectorySnapshot:
 
     revision: int = 0
     services: Mapping[str, ServiceSnapshot] = field(default_factory=lambda: MappingProxyType({}))
+    said: Mapping[str, ServiceSnapshot] = field(default_factory=lambda: MappingProxyType({}))
+    findings: Mapping[str, Findings] = field(default_factory=lambda: MappingProxyType({}))
     listeners: tuple[Listener, ...] = ()
     stale: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     sourced: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -69,6 +75,7 @@ class Directory:
         self._published: dict[str, tuple[dict[str, ServiceSnapshot], tuple[Listener, ...]]] = {}
         self._sourced: dict[str, str] = {}  # by service, the source without whose members it is not whole
         self._members: dict[str, Mapping[str, Membership]] = {}
+        self._findings: dict[str, Findings] = {}
         self._awaited: set[str] = set()
         self._watches: set[asyncio.Event] = set()
 
@@ -153,6 +160,17 @@ class Directory:
         waited = {name for name, of in self._sourced.items() if of == source and name not in self._current.services}
         return self._heard_from(source, _different(before, mine) | waited, stale)
 
+    def lay_over(self, service: str, findings: Findings | None) -> bool:
+        """Replaces what checks have found of a service, which need not be there; None: it is not checked any more.
+
+        Returns whether the health to act upon has changed.
+        """
+        if findings is None:
+            self._findings.pop(service, None)
+        else:
+            self._findings[service] = findings
+        return self._replace(self._current.stale, {service}, notify=False)
+
     def forget(self, source: str) -> bool:
         """Ends a source: all that it has published goes, and it is not awaited any more. Returns whether that changed
         anything."""
@@ -182,7 +200,7 @@ class Directory:
 
     def _joined(self, name: str) -> ServiceSnapshot | None:
         """The service as its sources have it together; None where there is none."""
-        last = self._current.services.get(name)
+        last = self._current.said.get(name)
         definition = next((mine[name] for mine, _ in self._published.values() if name in mine), None)
         if self._sourced.get(name, "") in self._members or name not in self._sourced:
             memberships = [members[name] for members in self._members.values() if name in members]
@@ -195,6 +213,12 @@ class Directory:
         except InvalidSetting as wrong:
             logger.error("service %r stays as it was: its members do not fit: %s", name, wrong)
             return last
+        return last if last is not None and last.version == service.version else service
+
+    def _effective(self, said: ServiceSnapshot, last: ServiceSnapshot | None) -> ServiceSnapshot:
+        """The service with the health to act upon; the last one where nothing has changed."""
+        findings = self._findings.get(said.name)
+        service = said if findings is None else checked(said, findings)
         return last if last is not None and last.version == service.version else service
 
     def mark_stale(self, source: str, reason: str) -> None:
@@ -222,13 +246,15 @@ class Directory:
 
     def _replace(self, stale: Mapping[str, str], changed: Set[str], *, notify: bool) -> bool:
         old = self._current
-        services = dict(old.services)
+        said, services = dict(old.said), dict(old.services)
         for name in changed:
             service = self._joined(name)
             if service is None:
+                said.pop(name, None)
                 services.pop(name, None)
             else:
-                services[name] = service
+                said[name] = service
+                services[name] = self._effective(service, old.services.get(name))
         listeners = tuple(listener for _, theirs in self._published.values() for listener in theirs)
         content_changed = (
             services.keys() != old.services.keys()
@@ -236,10 +262,12 @@ class Directory:
             or listeners != old.listeners
             or self._sourced != old.sourced
         )
-        if content_changed or stale != old.stale:
+        if content_changed or stale != old.stale or self._findings != old.findings:
             self._current = DirectorySnapshot(
                 revision=old.revision + 1,
                 services=MappingProxyType(services),
+                said=MappingProxyType(said),
+                findings=MappingProxyType(dict(self._findings)),
                 listeners=listeners,
                 stale=MappingProxyType(dict(stale)),
                 sourced=MappingProxyType(dict(self._sourced)),

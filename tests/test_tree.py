@@ -28,7 +28,7 @@ LAYERS = (
     ("_core",),
     ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
-    ("membership", "loads", "registration"),
+    ("membership", "loads", "registration", "findings"),
     ("directory",),
     ("config",),
     ("service.proto",),

@@ -260,7 +260,8 @@ def _explanation_json(explanation: Explanation) -> dict[str, object]:
 
 
 def _endpoints(arguments: argparse.Namespace) -> int:
-    """Shows endpoints with weight, locality, priority, health, requests under a lease, policy and version."""
+    """Shows endpoints with weight, locality, priority, health and its reason, requests under a lease, policy and
+    version."""
     _quiet_grpc()
     from lbcore.client import PickerClient
 
@@ -384,7 +385,8 @@ def _show_json(update: EndpointsUpdate) -> None:
 def _show_table(update: EndpointsUpdate) -> None:
     rows = [row for service in update.services for row in _rows(service)]
     if rows:
-        _print_table(_COLUMNS, rows)
+        shown = any(row[-1] for row in rows)  # the reason why the health is what it is
+        _print_table((*_COLUMNS, "REASON") if shown else _COLUMNS, rows if shown else [row[:-1] for row in rows])
     for name in update.removed:
         print(f"service {name} is gone")
     for source, reason in update.stale.items():
@@ -394,7 +396,7 @@ def _show_table(update: EndpointsUpdate) -> None:
 def _rows(service: ServiceStatus) -> list[tuple[str, ...]]:
     tail = (service.policy, service.version)
     if not service.endpoints:
-        return [(service.name, *["-"] * 6, *tail)]
+        return [(service.name, *["-"] * 6, *tail, "")]
     return [
         (
             service.name,
@@ -405,6 +407,7 @@ def _rows(service: ServiceStatus) -> list[tuple[str, ...]]:
             each.endpoint.health.name,
             str(each.active),
             *tail,
+            each.reason,
         )
         for each in service.endpoints
     ]
@@ -415,7 +418,10 @@ def _service_json(service: ServiceStatus) -> dict[str, object]:
         "service": service.name,
         "policy": service.policy,
         "version": service.version,
-        "endpoints": [{**_endpoint_json(each.endpoint), "active": each.active} for each in service.endpoints],
+        "endpoints": [
+            {**_endpoint_json(each.endpoint), "active": each.active, "reason": each.reason}
+            for each in service.endpoints
+        ],
     }
 
 

@@ -81,10 +81,11 @@ CHANNEL_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """An endpoint, and how many requests are under a lease on it now."""
+    """An endpoint, how many requests are under a lease on it now, and why its health is what it is."""
 
     endpoint: Endpoint
     active: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,9 @@ def services_of(messages: Iterable[pb.ServiceStatus]) -> tuple[ServiceStatus, ..
             name=each.name,
             version=each.version,
             policy=each.policy,
-            endpoints=tuple(EndpointStatus(endpoint_value(one.endpoint), one.active) for one in each.endpoints),
+            endpoints=tuple(
+                EndpointStatus(endpoint_value(one.endpoint), one.active, one.reason) for one in each.endpoints
+            ),
         )
         for each in messages
     )

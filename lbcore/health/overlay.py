@@ -41,7 +41,7 @@ class DirectoryHealth:
         self._directory = directory
         self._window = window
         self._timing = Timing(draw=random.Random(seed).randrange)
-        self._pace: Pace | None = None
+        self._pace = Pace()
         self._services: dict[str, _ServiceHealth] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -83,7 +83,6 @@ class DirectoryHealth:
 
     def _begin(self, service: ServiceSnapshot) -> _ServiceHealth | None:
         assert service.health_check is not None
-        self._pace = self._pace or Pace()  # made in the loop that it belongs to
         debounce = Debounce(self._window)
         try:
             running = _ServiceHealth(service, service.health_check, self._directory, self._pace, self._timing, debounce)
@@ -95,7 +94,9 @@ class DirectoryHealth:
         return running
 
     def _end(self, name: str) -> None:
-        task = asyncio.ensure_future(self._services.pop(name).close())
+        ending = self._services.pop(name)
+        ending.silence()
+        task = asyncio.ensure_future(ending.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -121,6 +122,7 @@ class _ServiceHealth:
         self._seen: ServiceSnapshot | None = None
         self._first_ones: set[str] = set()  # of the first round, that have not been checked yet
         self._timer: asyncio.TimerHandle | None = None
+        self._silent = False
 
     @property
     def counts(self) -> CheckCounts:
@@ -142,14 +144,19 @@ class _ServiceHealth:
         await self._checks.first_round(limit)
         self._publish()
 
-    async def close(self) -> None:
+    def silence(self) -> None:
+        """Publishes nothing more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+        self._silent = True
+
+    async def close(self) -> None:
         await self._checks.close()
 
     def _hear(self, endpoint: Endpoint, state: CheckState, outcome: Outcome, transition: Transition) -> None:
         self._first_ones.discard(endpoint.address)
-        if transition is not Transition.CHANGED:
+        if transition is not Transition.CHANGED or self._silent:
             return
         self._found[endpoint.address] = state.found(outcome.reason)
         if self._timer is None:
@@ -158,6 +165,8 @@ class _ServiceHealth:
             self._timer = loop.call_at(due, self._publish)
 
     def _publish(self) -> None:
+        if self._silent:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

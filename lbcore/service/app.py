@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection
 from lbcore._core import Lease
 from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
+from lbcore.health.overlay import DirectoryHealth
 from lbcore.registry.opening import make_registry_store
 from lbcore.service.admin import Admin
 from lbcore.service.binding import Binding
@@ -94,7 +95,8 @@ class Service:
         self._source = FileSource(config, directory, self._sources)
         self._clusters = Clusters(directory)
         self._leases: LeaseTable[Lease] = LeaseTable()
-        registry = make_registry(self._clusters, self._leases, self._source, self._sources)
+        self._checks = DirectoryHealth(directory)
+        registry = make_registry(self._clusters, self._leases, self._source, self._checks, self._sources)
         self._registrations = make_registry_store(store, config, directory)
         registry.register(RegistryCollector(self._registrations))
         registry.register(LoadCollector(directory.loads))
@@ -110,6 +112,7 @@ class Service:
         self._handle_signals()
         self._source.load_first()
         self._registrations.open()
+        await self._checks.first_round()  # or a restart would send clients to endpoints that are known to fail
         server = grpc.aio.server(options=[*SERVER_OPTIONS, *_connection_age(self._source.xds)])
         runner = web.AppRunner(self._admin.application(), access_log=None)
         parts: list[asyncio.Task[None]] = []
@@ -126,6 +129,7 @@ class Service:
             await server.stop(None)
             await runner.cleanup()
             await self._registrations.close()
+            await self._checks.close()
         return 1 if failed else 0
 
     def _take_settings(self) -> None:
@@ -140,6 +144,7 @@ class Service:
             self._clusters.run(),
             self._clusters.tick(),
             self._leases.run(),
+            self._checks.run(),
             self._xds.run(),
         )
 

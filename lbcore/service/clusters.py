@@ -19,6 +19,7 @@ import numpy as np
 from lbcore.cluster import Cluster
 from lbcore.directory import Directory, DirectorySnapshot, ServiceSnapshot
 from lbcore.errors import InvalidSetting, LbError, NotReady, UnknownService
+from lbcore.findings import Findings
 from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.picker import Picker
@@ -38,6 +39,7 @@ Indices: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
 _NOWHERE: Indices = np.array([-1], dtype=np.int32)
 
 _TICK = 1.0  # seconds
+_NOTHING = Findings()
 _ELSEWHERE = Locality("\0")  # where no caller is: no source can name it
 _LONGEST_NAME = 200  # characters of a name that are compared and shown; a client may send megabytes
 
@@ -47,6 +49,8 @@ class ServedCluster:
 
     def __init__(self, service: ServiceSnapshot, callers: Callers) -> None:
         self.service = service
+        self.said: ServiceSnapshot = service  # with the health that discovery says
+        self.findings = Findings()
         self.callers = callers
         self.cluster = _build(service, callers)
         self.picks = 0
@@ -118,17 +122,29 @@ class ServedCluster:
             answer = self._answers[endpoint.address] = response.SerializeToString()
         return answer
 
+    def said_health(self) -> dict[str, Health]:
+        """What discovery says, by address."""
+        return {endpoint.address: endpoint.health for endpoint in self.said.endpoints}
+
     def status(self) -> pb.ServiceStatus:
-        """The service as it is now, with what is in flight to each endpoint."""
+        """The service as it is now, with what is in flight to each endpoint, and what checks have found of it."""
         return pb.ServiceStatus(
             name=self.service.name,
             version=self.version,
             policy=policy_name(self.service.policy),
             endpoints=[
-                pb.EndpointStatus(endpoint=endpoint_message(each.endpoint), active=each.active)
+                pb.EndpointStatus(
+                    endpoint=endpoint_message(each.endpoint),
+                    active=each.active,
+                    reason=self._reason(each.endpoint.address),
+                )
                 for each in self.cluster.stats().endpoints
             ],
         )
+
+    def _reason(self, address: str) -> str:
+        found = self.findings.of(address)
+        return found.reason if found else ""
 
     def update(self, service: ServiceSnapshot, callers: Callers) -> None:
         """Takes the service's new content over; in-flight counts survive unless its policy or settings changed."""
@@ -183,11 +199,14 @@ class Clusters:
                 _warn_of_unknown_callers(service, snapshot.services)
             try:
                 if served is None:
-                    self._served[name] = ServedCluster(service, callers)
+                    served = self._served[name] = ServedCluster(service, callers)
                 elif served.service is not service or served.callers != callers:
                     served.update(service, callers)
             except LbError as error:
                 logger.error("service %r is not picked from as it is now: %s", name, error)
+                continue
+            served.said = snapshot.said.get(name, service)
+            served.findings = snapshot.findings.get(name, _NOTHING)
 
     async def run(self) -> None:
         """Follows the directory for ever; the caller cancels it."""

@@ -7,7 +7,7 @@ envoy.admin.v3.Clusters. What lbcore does not do (connections, timeouts, success
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
 from envoy.admin.v3 import clusters_pb2, metrics_pb2
@@ -17,10 +17,11 @@ from google.protobuf.json_format import MessageToDict
 
 from lbcore.directory import DirectorySnapshot
 from lbcore.loads import Loads
-from lbcore.model import Health
+from lbcore.model import CheckedHealth, Health
 from lbcore.service.clusters import ServedCluster
+from lbcore.service.health_flags import health_flags
 from lbcore.settings import CircuitBreakers
-from lbcore.stats import Availability, EndpointStats
+from lbcore.stats import EndpointStats
 from lbcore.xds.addresses import address_message
 
 __all__ = ["clusters_json", "clusters_text"]
@@ -28,12 +29,6 @@ __all__ = ["clusters_json", "clusters_text"]
 _ENVOY_BREAKERS = CircuitBreakers()  # Envoy's own, for the high priority, which lbcore does not configure
 _LIMITS = tuple(field.name for field in fields(CircuitBreakers))
 
-_DISCOVERY_FLAGS = {
-    Health.UNHEALTHY: "/failed_eds_health",
-    Health.TIMEOUT: "/failed_eds_health",
-    Health.DEGRADED: "/degraded_eds_health",
-    Health.DRAINING: "/eds_status_draining",
-}
 _DISCOVERY_STATUS = {
     Health.UNKNOWN: Health.HEALTHY,
     Health.HEALTHY: Health.HEALTHY,
@@ -74,10 +69,12 @@ def _lines(served: ServedCluster) -> Iterator[str]:
         for name in _LIMITS:
             yield f"{priority}_priority::{name}::{getattr(limits, name)}"
     yield "added_via_api::true"
+    said = served.said_health()
     for each in _by_priority(served):
-        address = each.endpoint.address.removeprefix("unix:")
-        for name, value in _host_values(each):
-            yield f"{address}::{name}::{value}"
+        address = each.endpoint.address
+        flags = health_flags(said.get(address, each.endpoint.health), served.findings.of(address))
+        for name, value in _host_values(each, flags):
+            yield f"{address.removeprefix('unix:')}::{name}::{value}"
 
 
 def _source_lines(service: str, snapshot: DirectorySnapshot) -> Iterator[str]:
@@ -98,11 +95,11 @@ def _load_lines(service: str, loads: Loads) -> Iterator[str]:
             yield f"load::{place}::metric.{name}::{mean:.6g}"
 
 
-def _host_values(each: EndpointStats) -> Iterator[tuple[str, object]]:
+def _host_values(each: EndpointStats, flags: str) -> Iterator[tuple[str, object]]:
     endpoint = each.endpoint
     yield from sorted({**_counters(each), **_gauges(each)}.items())
     yield "hostname", endpoint.hostname
-    yield "health_flags", _health_flags(each)
+    yield "health_flags", flags
     yield "weight", endpoint.weight
     yield "region", endpoint.locality.region
     yield "zone", endpoint.locality.zone
@@ -121,16 +118,31 @@ def _status(served: ServedCluster) -> clusters_pb2.ClusterStatus:
             _thresholds(base_pb2.HIGH, _ENVOY_BREAKERS),
         ]
     )
+    said = served.said_health()
     return clusters_pb2.ClusterStatus(
         name=service.name,
         observability_name=service.name,
         added_via_api=True,
         circuit_breakers=breakers,
-        host_statuses=map(_host_status, _by_priority(served)),
+        host_statuses=[_host_status(each, _health_status(served, said, each)) for each in _by_priority(served)],
     )
 
 
-def _host_status(each: EndpointStats) -> clusters_pb2.HostStatus:
+def _health_status(
+    served: ServedCluster, said: Mapping[str, Health], each: EndpointStats
+) -> clusters_pb2.HostHealthStatus:
+    endpoint = each.endpoint
+    found = served.findings.of(endpoint.address) or CheckedHealth()
+    return clusters_pb2.HostHealthStatus(
+        eds_health_status=int(_DISCOVERY_STATUS[said.get(endpoint.address, endpoint.health)]),
+        failed_active_health_check=not found.passing,
+        failed_active_degraded_check=found.degraded,
+        excluded_via_immediate_hc_fail=found.excluded,
+        active_hc_timeout=found.timed_out,
+    )
+
+
+def _host_status(each: EndpointStats, health_status: clusters_pb2.HostHealthStatus) -> clusters_pb2.HostStatus:
     endpoint = each.endpoint
     locality = endpoint.locality
     return clusters_pb2.HostStatus(
@@ -142,10 +154,7 @@ def _host_status(each: EndpointStats) -> clusters_pb2.HostStatus:
                 for name, value in _gauges(each).items()
             ),
         ],
-        health_status=clusters_pb2.HostHealthStatus(
-            eds_health_status=int(_DISCOVERY_STATUS[endpoint.health]),
-            failed_active_health_check=_fails_active_check(each),
-        ),
+        health_status=health_status,
         weight=endpoint.weight,
         hostname=endpoint.hostname,
         priority=endpoint.priority,
@@ -171,17 +180,6 @@ def _counters(each: EndpointStats) -> dict[str, int]:
 
 def _gauges(each: EndpointStats) -> dict[str, int]:
     return {"cx_active": 0, "rq_active": each.active, "rq_pending_active": 0}
-
-
-def _health_flags(each: EndpointStats) -> str:
-    """As HostUtility::healthFlagsToString (source/common/upstream/host_utility.cc)."""
-    active = "/failed_active_hc" if _fails_active_check(each) else ""
-    return active + _DISCOVERY_FLAGS.get(each.endpoint.health, "") or "healthy"
-
-
-def _fails_active_check(each: EndpointStats) -> bool:
-    said_usable = each.endpoint.health in (Health.UNKNOWN, Health.HEALTHY, Health.DEGRADED)
-    return said_usable and each.availability is Availability.UNAVAILABLE
 
 
 def _thresholds(

@@ -17,6 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from lbcore._core import Lease
+from lbcore.health.outcome import Cause
+from lbcore.health.overlay import DirectoryHealth
 from lbcore.model import Health
 from lbcore.service.clusters import Clusters
 from lbcore.service.leases import LeaseTable
@@ -118,9 +120,15 @@ class _StateCollector(Collector):
     """Reads the service's state when it is scraped."""
 
     def __init__(
-        self, clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts, sources: Iterable[SourceState]
+        self,
+        clusters: Clusters,
+        leases: LeaseTable[Lease],
+        reloads: ReloadCounts,
+        checks: DirectoryHealth,
+        sources: Iterable[SourceState],
     ) -> None:
         self._clusters = clusters
+        self._checks = checks
         self._leases = leases
         self._reloads = reloads
         self._sources = sources
@@ -135,6 +143,7 @@ class _StateCollector(Collector):
         yield from self._configuration()
         yield from self._source_states()
         yield from self._endpoints()
+        yield from self._health_checks()
 
     def _picks(self) -> Iterator[CounterMetricFamily]:
         picks = CounterMetricFamily("lbcore_picks", "Picks answered", labels=["service"])
@@ -193,12 +202,34 @@ class _StateCollector(Collector):
         yield endpoints
         yield active
 
+    def _health_checks(self) -> Iterator[CounterMetricFamily]:
+        results = CounterMetricFamily(
+            "lbcore_health_checks", "Active checks by result: passed, or why they failed", labels=["service", "result"]
+        )
+        transitions = CounterMetricFamily(
+            "lbcore_health_check_transitions",
+            "Endpoints that became healthy, degraded or unhealthy by active checks, by the result that decided",
+            labels=["service", "state", "cause"],
+        )
+        for name, counts in self._checks.counts():
+            results.add_metric([name, "passed"], counts.success)
+            for cause in Cause:
+                results.add_metric([name, cause.value], counts.failures[cause])
+            for (state, cause_name), count in sorted(counts.transitions.items()):
+                transitions.add_metric([name, state, cause_name], count)
+        yield results
+        yield transitions
+
 
 def make_registry(
-    clusters: Clusters, leases: LeaseTable[Lease], reloads: ReloadCounts, sources: Iterable[SourceState] = ()
+    clusters: Clusters,
+    leases: LeaseTable[Lease],
+    reloads: ReloadCounts,
+    checks: DirectoryHealth,
+    sources: Iterable[SourceState] = (),
 ) -> CollectorRegistry:
     """A registry with the service's state and the process's own figures."""
     registry = CollectorRegistry()
     ProcessCollector(namespace="lbcore", registry=registry)
-    registry.register(_StateCollector(clusters, leases, reloads, sources))
+    registry.register(_StateCollector(clusters, leases, reloads, checks, sources))
     return registry

@@ -73,7 +73,7 @@ class Endpoint(_message.Message):
     priority: _builtins.int
     """0 is used first"""
     health: Global___Health.ValueType
-    """what discovery says of it"""
+    """of what discovery says and what checks have found"""
     hostname: _builtins.str
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -808,8 +808,11 @@ class EndpointStatus(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     active: _builtins.int
     """requests under a lease now"""
+    reason: _builtins.str
+    """what active checks have found, where it is not simply well"""
     @_builtins.property
     def endpoint(self) -> Global___Endpoint: ...
     def __init__(
@@ -817,10 +820,11 @@ class EndpointStatus(_message.Message):
         *,
         endpoint: Global___Endpoint | None = ...,
         active: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "endpoint", b"endpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "endpoint", b"endpoint", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

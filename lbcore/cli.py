@@ -419,8 +419,7 @@ def _service_json(service: ServiceStatus) -> dict[str, object]:
         "policy": service.policy,
         "version": service.version,
         "endpoints": [
-            {**_endpoint_json(each.endpoint), "active": each.active, "reason": each.reason}
-            for each in service.endpoints
+            {**_endpoint_json(e.endpoint), "active": e.active, "reason": e.reason} for e in service.endpoints
         ],
     }
 

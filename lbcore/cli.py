@@ -260,8 +260,7 @@ def _explanation_json(explanation: Explanation) -> dict[str, object]:
 
 
 def _endpoints(arguments: argparse.Namespace) -> int:
-    """Shows endpoints with weight, locality, priority, health and its reason, requests under a lease, policy and
-    version."""
+    """Shows endpoints with weight, locality, priority, health and why, requests under a lease, policy and version."""
     _quiet_grpc()
     from lbcore.client import PickerClient
 
@@ -418,9 +417,7 @@ def _service_json(service: ServiceStatus) -> dict[str, object]:
         "service": service.name,
         "policy": service.policy,
         "version": service.version,
-        "endpoints": [
-            {**_endpoint_json(e.endpoint), "active": e.active, "reason": e.reason} for e in service.endpoints
-        ],
+        "endpoints": [_endpoint_json(e.endpoint) | {"active": e.active, "reason": e.reason} for e in service.endpoints],
     }
 
 

@@ -125,7 +125,13 @@ class _Clients:
         self._members = scenario.fleet.members(seed)
         seeds = random.Random(f"{seed}/clients")
         self._clusters = [
-            Cluster(f"client-{number}", policy=policy, seed=seeds.getrandbits(64), clock=simulation.clock)
+            Cluster(
+                f"client-{number}",
+                policy=policy,
+                outlier_detection=scenario.outlier_detection,
+                seed=seeds.getrandbits(64),
+                clock=simulation.clock,
+            )
             for number in range(scenario.fleet.clients)
         ]
         self.update(present)

@@ -9,6 +9,7 @@ from typing import Annotated
 from lbcore.errors import Mistake
 from lbcore.policy import LeastRequest, Policy, RoundRobin
 from lbcore.schema import Checked
+from lbcore.settings import OutlierDetection
 from lbcore.simulation.events import Burst, Event, Join
 from lbcore.simulation.fleet import Fleet
 from lbcore.simulation.traffic import Measured, Reports, Retries, Traffic
@@ -28,6 +29,7 @@ class Scenario(Checked):
         fleet, traffic: who serves, and what.
         reports: whether servers tell their load; None: they do not.
         retries: whether clients send failed requests again; None: they do not.
+        outlier_detection: when clients eject servers; None: they never do.
         events: what happens meanwhile.
         measured: which requests count; None: all but those of the first tenth of the time.
         policies: which to compare, beside the baselines.
@@ -44,6 +46,7 @@ class Scenario(Checked):
     traffic: Traffic
     reports: Reports | None = None
     retries: Retries | None = None
+    outlier_detection: OutlierDetection | None = None
     events: tuple[Event, ...] = ()
     measured: Measured | None = None
     policies: tuple[Policy, ...] = (LeastRequest(), LeastRequest(selection_method="full_scan"), RoundRobin())

@@ -102,7 +102,13 @@ class FleetSimulation:
         self._clusters = []
         if not isinstance(contender, Baseline):
             self._clusters = [
-                Cluster(f"client-{number}", policy=contender, seed=seeds.getrandbits(64), clock=self.clock)
+                Cluster(
+                    f"client-{number}",
+                    policy=contender,
+                    outlier_detection=scenario.outlier_detection,
+                    seed=seeds.getrandbits(64),
+                    clock=self.clock,
+                )
                 for number in range(scenario.fleet.clients)
             ]
             self._update_clusters()

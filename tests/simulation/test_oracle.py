@@ -8,7 +8,7 @@ import numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lbcore import LeastRequest, Maglev, PeakEwma, Random, RoundRobin, SlowStart
+from lbcore import LeastRequest, Maglev, OutlierDetection, PeakEwma, Random, RoundRobin, SlowStart
 from lbcore.simulation import (
     Baseline,
     Bimodal,
@@ -112,6 +112,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         traffic=traffic,
         reports=draw(st.none() | st.builds(Reports, loss=st.sampled_from([0.0, 50.0]))),
         retries=draw(st.none() | retries),
+        outlier_detection=draw(st.sampled_from([None, OutlierDetection(consecutive_5xx=2, base_ejection_time=0.05)])),
         events=tuple(happening),
     )
 

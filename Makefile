@@ -69,7 +69,7 @@ envoy: .envoy/.installed
 
 # Programs that tests run against, by their Debian packages: installed where they are absent and one may.
 programs:
-	@for program in dnsmasq:dnsmasq-base; do \
+	@for program in dnsmasq:dnsmasq-base etcd:etcd-server; do \
 		PATH="$$PATH:/usr/sbin" command -v $${program%:*} >/dev/null \
 			|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${program#*:}; } >/dev/null 2>&1 \
 			|| echo "$${program%:*} is not there and cannot be installed: the tests that need it will fail"; \
@@ -100,7 +100,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt | $(PY)
 	touch $@
 
 $(VENV)/.built: $(VENV)/.dependencies $(CORE)
-	$(PY) -m pip install -q -c constraints.txt --no-build-isolation -e '.[service]'
+	$(PY) -m pip install -q -c constraints.txt --no-build-isolation -e '.[service,etcd]'
 	touch $@
 
 $(VENV)/.floor: $(VENV)/.dependencies $(FLOOR)

@@ -78,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         "--store",
         metavar="STORE",
         default="",
-        help="where registrations are kept: sqlite:PATH or memory (default NAME.registry.db beside CONFIG)",
+        help="where registrations are kept: etcd://HOST:PORT,.../PREFIX, sqlite:PATH or memory "
+        "(default NAME.registry.db beside CONFIG)",
     )
     serve.set_defaults(run=_serve)
 

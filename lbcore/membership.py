@@ -38,11 +38,18 @@ def joined(definition: ServiceSnapshot, memberships: Iterable[Membership]) -> Se
     >>> [(each.address, each.weight) for each in joined(written, [announced]).endpoints]
     [('10.0.0.1:80', 5), ('10.0.0.2:80', 1)]
     """
-    endpoints = {endpoint.address: endpoint for endpoint in definition.endpoints}
+    endpoints = list(definition.endpoints)
+    taken = {address for endpoint in endpoints for address in _addresses(endpoint)}
     weights = dict(definition.locality_weights)
     for membership in memberships:
         for endpoint in membership.endpoints:
-            endpoints.setdefault(endpoint.address, endpoint)
+            if taken.isdisjoint(addresses := _addresses(endpoint)):
+                endpoints.append(endpoint)
+                taken.update(addresses)
         for place, weight in membership.locality_weights.items():
             weights.setdefault(place, weight)
-    return replace(definition, endpoints=tuple(endpoints.values()), locality_weights=weights)
+    return replace(definition, endpoints=tuple(endpoints), locality_weights=weights)
+
+
+def _addresses(endpoint: Endpoint) -> tuple[str, ...]:
+    return (endpoint.address, *endpoint.additional_addresses)

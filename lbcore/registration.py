@@ -154,6 +154,8 @@ def check_announcement(announcement: Announcement) -> None:
     resource_name(service, "service")
     for mistake in endpoint_mistakes((endpoint,)):
         raise InvalidSetting(Mistake(mistake.path[2:], mistake.what))  # without endpoints[0]
+    if endpoint.additional_addresses:
+        raise refusal("additional_addresses", endpoint.additional_addresses, "expected none, announce each by itself")
     if len(endpoint.hostname.encode()) > MAX_HOSTNAME or not endpoint.hostname.isprintable():
         raise refusal("hostname", endpoint.hostname, f"expected printable text of at most {MAX_HOSTNAME} bytes")
     if endpoint.metadata and (size := _size(endpoint.metadata)) > MAX_METADATA:

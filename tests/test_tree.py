@@ -29,6 +29,7 @@ LAYERS = (
     ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
     ("membership", "loads", "registration", "findings"),
+    ("etcd",),
     ("directory",),
     ("config",),
     ("service.proto",),

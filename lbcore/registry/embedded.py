@@ -16,7 +16,7 @@ from lbcore.errors import StoreFailed
 from lbcore.registration import Announcement, Key, Registration, RegistrySettings, Report
 from lbcore.registry.feed import Feed, Update
 from lbcore.registry.journal import Journal, StoredLease, StoredRegistration
-from lbcore.registry.publishing import SOURCE, Publisher
+from lbcore.registry.publishing import SOURCE, Publisher, held_reason
 from lbcore.registry.table import Entry, Table, Written
 
 __all__ = ["EmbeddedRegistry"]
@@ -71,7 +71,7 @@ class EmbeddedRegistry:
     async def sweep(self) -> None:
         """Ends the leases that have run out."""
         self._table.sweep()
-        self._publisher.mark_stale(_held(self._table.held))
+        self._publisher.mark_stale(held_reason(self._table.held))
         try:
             await self._keep()
         except StoreFailed as wrong:
@@ -175,12 +175,3 @@ def _stored(entry: Entry) -> StoredRegistration:
     return StoredRegistration(
         entry.key, entry.lease.id, entry.revision, entry.sequence, entry.reported, entry.drained, entry.announced
     )
-
-
-def _held(by_service: Mapping[str, int]) -> str:
-    """Why registrations may be out of date, for people."""
-    if not by_service:
-        return ""
-    some = ", ".join(f"{service} ({count})" for service, count in sorted(by_service.items())[:5])
-    more = f" and {len(by_service) - 5} more" if len(by_service) > 5 else ""
-    return f"held although their leases ran out, because most of the service fell silent at once: {some}{more}"

@@ -20,6 +20,7 @@ import msgspec
 from lbcore.errors import StoreFailed
 from lbcore.model import Endpoint, Health
 from lbcore.registration import Key
+from lbcore.registry.encoding import endpoint_fields, endpoint_of
 
 __all__ = ["Journal", "StoredLease", "StoredRegistration"]
 
@@ -187,7 +188,7 @@ def _row(stored: StoredRegistration) -> tuple[object, ...]:
         stored.sequence,
         stored.reported,
         stored.drained,
-        msgspec.json.encode(_fields(stored.endpoint)),
+        msgspec.json.encode(endpoint_fields(stored.endpoint)),
     )
 
 
@@ -202,19 +203,3 @@ def _registration(row: tuple[Any, ...]) -> StoredRegistration:
         bool(drained),
         endpoint_of(address, msgspec.json.decode(endpoint)),
     )
-
-
-def _fields(endpoint: Endpoint) -> dict[str, object]:
-    return {
-        "weight": endpoint.weight,
-        "locality": str(endpoint.locality),
-        "priority": endpoint.priority,
-        "health": endpoint.health.value,
-        "hostname": endpoint.hostname,
-        "metadata": endpoint.metadata,
-    }
-
-
-def endpoint_of(address: str, stored: Mapping[str, Any]) -> Endpoint:
-    """An endpoint from its stored fields. Raises `InvalidSetting`."""
-    return Endpoint(address, **{**stored, "health": Health(stored["health"])})

@@ -11,6 +11,7 @@ from lbcore.errors import InvalidSetting
 from lbcore.registration import RegistrySettings
 from lbcore.registry.embedded import EmbeddedRegistry
 from lbcore.registry.journal import Journal
+from lbcore.registry.registry import RegistryStore
 
 __all__ = ["make_registry_store"]
 
@@ -19,18 +20,23 @@ logger = logging.getLogger(__name__)
 
 def make_registry_store(
     store: str, config: Path, directory: Directory, settings: RegistrySettings | None = None
-) -> EmbeddedRegistry:
+) -> RegistryStore:
     """The registry that `store` names. Raises `InvalidSetting`.
 
-    `sqlite:PATH` keeps registrations in that file, `memory` nowhere; empty: in `NAME.registry.db` beside the
-    configuration file NAME.yaml.
+    `etcd://HOST,.../PREFIX` (`lbcore.etcd.address`) keeps registrations there, `sqlite:PATH` in that file, `memory`
+    nowhere; empty: in `NAME.registry.db` beside the configuration file NAME.yaml.
     """
+    if store.startswith(("etcd:", "etcds:")):
+        from lbcore.etcd.address import EtcdAddress
+        from lbcore.registry.etcd.registry import EtcdRegistry
+
+        return EtcdRegistry(directory, EtcdAddress.parse(store, "--store"), settings)
     if store == "memory":
         return EmbeddedRegistry(directory, settings)
     if store.startswith("sqlite:") and len(store) > len("sqlite:"):
         return EmbeddedRegistry(directory, settings, Journal(Path(store[len("sqlite:") :])))
     if store:
-        raise InvalidSetting(f"--store {store!r}: expected sqlite:PATH or memory")
+        raise InvalidSetting(f"--store {store!r}: expected etcd://HOST:PORT/PREFIX, sqlite:PATH or memory")
     path = config.with_name(f"{config.stem}.registry.db")
     if not path.exists() and not os.access(path.parent, os.W_OK):
         logger.warning("%s cannot be written: registrations are kept in memory alone; --store names a file", path)

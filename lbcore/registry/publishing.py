@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lbcore.directory import Directory
 from lbcore.membership import Membership
 from lbcore.model import Endpoint
 from lbcore.registration import Change, Registration
 
-__all__ = ["SOURCE", "Publisher"]
+__all__ = ["SOURCE", "Publisher", "held_reason"]
 
 SOURCE = "registry"
 
@@ -108,3 +108,12 @@ class _Members:
         if self.order is None:
             self.order = sorted(self.endpoints)
         return Membership(tuple(map(self.endpoints.__getitem__, self.order)))
+
+
+def held_reason(by_service: Mapping[str, int]) -> str:
+    """Why registrations may be out of date, for people."""
+    if not by_service:
+        return ""
+    some = ", ".join(f"{service} ({count})" for service, count in sorted(by_service.items())[:5])
+    more = f" and {len(by_service) - 5} more" if len(by_service) > 5 else ""
+    return f"held although their leases ran out, because most of the service fell silent at once: {some}{more}"

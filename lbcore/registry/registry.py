@@ -9,7 +9,7 @@ from lbcore.registration import Announcement, Key, Registration, Report
 from lbcore.registry.feed import Update
 from lbcore.registry.table import Written
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "RegistryStore"]
 
 
 class Registry(Protocol):
@@ -53,3 +53,16 @@ class Registry(Protocol):
 
     def watch(self, service: str, epoch: str, revision: int) -> AsyncIterator[Update]:
         """Changes after a revision, or a snapshot and the changes after it."""
+
+
+class RegistryStore(Registry, Protocol):
+    """A registry that a service runs: `open` first, `run` until cancelled, `close` last."""
+
+    def open(self) -> None:
+        """Makes it ready to run. Raises `StoreFailed` where it cannot be."""
+
+    async def run(self) -> None:
+        """Keeps it and the Directory up to date, for ever."""
+
+    async def close(self) -> None:
+        """Ends it."""

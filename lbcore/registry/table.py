@@ -16,8 +16,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lbcore.errors import InvalidSetting, UnknownLease
-from lbcore.model import MAX_WEIGHT, Endpoint, Health, LoadReport, Locality
+from lbcore.errors import UnknownLease
+from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.registration import (
     Announcement,
     Change,
@@ -25,11 +25,9 @@ from lbcore.registration import (
     Registration,
     RegistrySettings,
     Report,
-    check_announcement,
-    of_each,
 )
+from lbcore.registry.admission import Weights, check_announcements
 from lbcore.registry.preservation import mass_loss
-from lbcore.validation import refusal
 
 __all__ = ["Entry", "Lease", "Table", "Written"]
 
@@ -129,7 +127,7 @@ class Table:
         self._deadlines: list[tuple[float, int]] = []  # a heap; a lease that was heard of since stands too early in it
         self._held: dict[int, float] = {}  # by lease that has run out, since when its silence is no part of a mass loss
         self._leases_of: dict[str, dict[int, int]] = {}  # by service and lease, its registrations
-        self._weights: dict[tuple[str, int, Locality], int] = {}
+        self._weights = Weights()
         self._changes: list[Change] = []
         self._ended: list[int] = []
 
@@ -159,7 +157,7 @@ class Table:
 
         Raises `InvalidSetting` naming the field, `UnknownLease`; then nothing has changed.
         """
-        self._check(announcements)
+        check_announcements(announcements, self._announced, self._weights)
         lease = self._heard(lease_id) if lease_id else self._grant(ttl)
         if lease_id and ttl is not None:
             lease.ttl = ttl
@@ -272,27 +270,6 @@ class Table:
             entry.held = held
             self._record(entry)
 
-    def _check(self, announcements: Sequence[Announcement]) -> None:
-        added: dict[tuple[str, int, Locality], int] = {}
-        of_each("announcements", announcements, check_announcement)
-        keys: set[Key] = set()
-        for announcement in announcements:
-            if announcement.key in keys:
-                raise refusal("address", announcement.key.address, "expected each address of a service once")
-            keys.add(announcement.key)
-            entry = self.entries.get(announcement.key)
-            for service, endpoint, sign in (
-                (announcement.service, announcement.endpoint, 1),
-                *([(entry.key.service, entry.announced, -1)] if entry else ()),
-            ):
-                place = (service, endpoint.priority, endpoint.locality)
-                added[place] = added.get(place, 0) + sign * endpoint.weight
-        for (service, priority, locality), weight in added.items():
-            total = self._weights.get((service, priority, locality), 0) + weight
-            if total > MAX_WEIGHT:
-                where = f"service {service!r}, priority {priority}, locality {str(locality)!r}"
-                raise InvalidSetting(f"weight: those of {where} would add up to {total}, expected at most {MAX_WEIGHT}")
-
     def _grant(self, ttl: float | None) -> Lease:
         self.revision += 1
         lease_id = self._lease_ids()
@@ -332,9 +309,9 @@ class Table:
         elif entry.lease is lease:
             if sequence and sequence < entry.sequence:
                 return False
-            self._weigh(entry, -1)
+            self._weights.remove(entry.key.service, entry.announced)
             entry.announced, entry.sequence, entry.reported = endpoint, sequence, None
-            self._weigh(entry, 1)
+            self._weights.add(entry.key.service, entry.announced)
         elif entry.lease.granted > lease.granted and not entry.held:
             return False
         else:
@@ -374,7 +351,7 @@ class Table:
         entry.lease.entries[entry.key] = entry
         leases = self._leases_of.setdefault(entry.key.service, {})
         leases[entry.lease.id] = leases.get(entry.lease.id, 0) + 1
-        self._weigh(entry, 1)
+        self._weights.add(entry.key.service, entry.announced)
 
     def _forget(self, entry: Entry) -> None:
         service = entry.key.service
@@ -386,18 +363,16 @@ class Table:
             del leases[entry.lease.id]
         if not leases:
             del self._leases_of[service]
-        self._weigh(entry, -1)
+        self._weights.remove(entry.key.service, entry.announced)
 
     def _remove(self, entry: Entry) -> None:
         self._forget(entry)
         self.revision += 1
         self._changes.append(Change(self.revision, entry.key, None))
 
-    def _weigh(self, entry: Entry, sign: int) -> None:
-        place = (entry.key.service, entry.announced.priority, entry.announced.locality)
-        self._weights[place] = self._weights.get(place, 0) + sign * entry.announced.weight
-        if not self._weights[place]:
-            del self._weights[place]
+    def _announced(self, key: Key) -> Endpoint | None:
+        entry = self.entries.get(key)
+        return None if entry is None else entry.announced
 
     def _leases_in(self, service: str) -> Iterator[Lease]:
         return (self.leases[lease_id] for lease_id in self._leases_of.get(service, ()))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from lbcore.errors import NotReady
 from lbcore.registry.registry import Registry
 
 __all__ = ["RegistryCollector"]
@@ -29,10 +30,11 @@ class RegistryCollector(Collector):
             "Registrations: live, stale (not heard of since a restart) or held (silent with most of their service)",
             labels=["service", "state"],
         )
-        states = Tally(
-            (each.service, "held" if each.held else "stale" if each.stale else "live")
-            for each in self._registry.registrations("")
-        )
+        try:
+            found = list(self._registry.registrations(""))
+        except NotReady:
+            return
+        states = Tally((each.service, "held" if each.held else "stale" if each.stale else "live") for each in found)
         for (service, state), count in sorted(states.items()):
             registrations.add_metric([service, state], count)
         yield registrations

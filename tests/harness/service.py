@@ -41,12 +41,14 @@ def web_with(*endpoints: str | Mapping[str, Any], **settings: Any) -> str:
 
 
 class LbcoreService:
-    """A service that serves `folder`/lbcore.yaml. A context manager; ready when entered.
+    """A service that serves `folder`/lbcore.yaml, with more options of `lbcore serve`. A context manager; ready when
+    entered.
 
     `grpc` and `admin` are its addresses; `restart` keeps them.
     """
 
-    def __init__(self, folder: Path, configuration: str) -> None:
+    def __init__(self, folder: Path, configuration: str, *options: str) -> None:
+        self._options = options
         self.config = folder / "lbcore.yaml"
         self.config.write_text(configuration)
         self.grpc = self.admin = "127.0.0.1:0"
@@ -83,7 +85,7 @@ class LbcoreService:
 
     def _start(self) -> None:
         # Longer than the service's own drain: a forced end would hide that it does not end by itself.
-        argv = [*LBCORE, "serve", self.config, "--grpc", self.grpc, "--admin", self.admin]
+        argv = [*LBCORE, "serve", self.config, "--grpc", self.grpc, "--admin", self.admin, *self._options]
         self.process = Process(argv, cwd=ROOT, grace=15)
         self.process.start()
         try:

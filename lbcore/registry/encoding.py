@@ -1,0 +1,40 @@
+"""Endpoints as the registry keeps them, on disk and in etcd: their fields without the address, fit for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lbcore.model import Endpoint, Health
+
+__all__ = ["endpoint_fields", "endpoint_of"]
+
+
+def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
+    """The fields that are not as by default.
+
+    >>> endpoint_fields(Endpoint("10.0.0.1:80", weight=2))
+    {'weight': 2}
+    """
+    fields = {
+        "weight": endpoint.weight if endpoint.weight != 1 else None,
+        "locality": str(endpoint.locality),
+        "priority": endpoint.priority,
+        "health": endpoint.health.value,
+        "hostname": endpoint.hostname,
+        "metadata": endpoint.metadata,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def endpoint_of(address: str, fields: Mapping[str, Any]) -> Endpoint:
+    """The endpoint with these fields; those that are none of its own are left out. Raises `InvalidSetting`."""
+    return Endpoint(
+        address,
+        weight=fields.get("weight", 1),
+        locality=fields.get("locality", ""),
+        priority=fields.get("priority", 0),
+        health=Health(fields.get("health", 0)),
+        hostname=fields.get("hostname", ""),
+        metadata=fields.get("metadata", {}),
+    )

@@ -1,0 +1,141 @@
+"""What the registry writes into etcd.
+
+    PREFIX/leases/LEASE                  a lease; its key is under the etcd lease of the same number, and ends with it
+    PREFIX/endpoints/SERVICE/ADDRESS     a registration, or for a minute after its withdrawal what that said
+
+Values are JSON; names and addresses are percent-encoded in keys, so that a slash in a name is none in the key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from lbcore.errors import InvalidSetting
+from lbcore.model import Endpoint, Health
+from lbcore.registration import Key
+from lbcore.registry.encoding import endpoint_fields, endpoint_of
+
+__all__ = ["Keys", "LeaseRecord", "Record", "decode_lease", "decode_record", "encode_lease", "encode_record"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A lease. `granted` is the revision at which its key was made, and orders leases."""
+
+    ttl: float
+    granted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A registration, or (where `withdrawn`) that it was withdrawn by the write `sequence`.
+
+    `over` is the lease that had the address before and was not asked.
+    """
+
+    endpoint: Endpoint
+    lease: int
+    granted: int
+    ttl: float
+    sequence: int = 0
+    reported: Health | None = None
+    drained: bool = False
+    withdrawn: bool = False
+    over: int = 0
+
+    @property
+    def shown(self) -> Endpoint:
+        """The endpoint as readers see it."""
+        health = self.endpoint.health if self.reported is None else self.reported
+        if self.drained:
+            health = Health.DRAINING
+        return self.endpoint if health is self.endpoint.health else replace(self.endpoint, health=health)
+
+
+class Keys:
+    """Names of keys under a prefix.
+
+    >>> keys = Keys("/lbcore/v1")
+    >>> keys.endpoint(Key("ns/web", "10.0.0.1:80"))
+    b'/lbcore/v1/endpoints/ns%2Fweb/10.0.0.1%3A80'
+    >>> keys.read_endpoint(b"/lbcore/v1/endpoints/ns%2Fweb/10.0.0.1%3A80")
+    Key(service='ns/web', address='10.0.0.1:80')
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.all = f"{prefix}/".encode()
+        self._leases = f"{prefix}/leases/".encode()
+        self._endpoints = f"{prefix}/endpoints/".encode()
+
+    def lease(self, lease: int) -> bytes:
+        return self._leases + b"%016x" % lease
+
+    def endpoint(self, key: Key) -> bytes:
+        return self._endpoints + f"{quote(key.service, safe='')}/{quote(key.address, safe='')}".encode()
+
+    def read_lease(self, raw: bytes) -> int | None:
+        """The lease of a key; None where it is no lease's."""
+        if not raw.startswith(self._leases):
+            return None
+        try:
+            return int(raw[len(self._leases) :], 16)
+        except ValueError:
+            return None
+
+    def read_endpoint(self, raw: bytes) -> Key | None:
+        """The registration of a key; None where it is none's."""
+        if not raw.startswith(self._endpoints):
+            return None
+        service, slash, address = raw[len(self._endpoints) :].decode(errors="replace").partition("/")
+        return Key(unquote(service), unquote(address)) if slash else None
+
+
+def encode_lease(lease: LeaseRecord) -> bytes:
+    return msgspec.json.encode({"ttl": lease.ttl})
+
+
+def decode_lease(value: bytes, created: int) -> LeaseRecord:
+    """Raises `InvalidSetting`."""
+    try:
+        return LeaseRecord(float(msgspec.json.decode(value)["ttl"]), created)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        raise InvalidSetting(f"lease {value!r:.100}: expected a JSON object with its ttl") from None
+
+
+def encode_record(record: Record) -> bytes:
+    fields: dict[str, Any] = {
+        "lease": record.lease,
+        "granted": record.granted,
+        "ttl": record.ttl,
+        "sequence": record.sequence,
+        "reported": record.reported,
+        "drained": record.drained,
+        "withdrawn": record.withdrawn,
+        "over": record.over,
+    }
+    said = {name: value for name, value in fields.items() if value is not None and (value or name == "reported")}
+    return msgspec.json.encode({**said, **endpoint_fields(record.endpoint)})
+
+
+def decode_record(key: Key, value: bytes) -> Record:
+    """Raises `InvalidSetting` where somebody else has written there."""
+    try:
+        fields = msgspec.json.decode(value)
+        reported = fields.get("reported")
+        return Record(
+            endpoint=endpoint_of(key.address, fields),
+            lease=int(fields["lease"]),
+            granted=int(fields["granted"]),
+            ttl=float(fields["ttl"]),
+            sequence=int(fields.get("sequence", 0)),
+            reported=None if reported is None else Health(reported),
+            drained=bool(fields.get("drained", False)),
+            withdrawn=bool(fields.get("withdrawn", False)),
+            over=int(fields.get("over", 0)),
+        )
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as wrong:
+        raise InvalidSetting(f"registration {key.address} of {key.service!r} in etcd: {wrong}") from None

@@ -1,0 +1,153 @@
+"""What a server knows of the registry in etcd: leases and registrations as of one revision, and what changed.
+
+A registration whose lease's key is gone is `held`: it stays what it was until the servers have judged it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from lbcore.errors import InvalidSetting
+from lbcore.etcd.following import Pair, Step
+from lbcore.model import Endpoint, LoadReport
+from lbcore.registration import Announcement, Change, Key, Registration, check_announcement
+from lbcore.registry.admission import Weights
+from lbcore.registry.etcd.records import Keys, LeaseRecord, Record, decode_lease, decode_record
+
+__all__ = ["View"]
+
+logger = logging.getLogger(__name__)
+
+
+class View:
+    """Takes the steps of a follower of `keys.all`."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.revision = 0
+        self.leases: dict[int, LeaseRecord] = {}
+        self.records: dict[Key, Record] = {}
+        self.weights = Weights()
+        self.loads: dict[Key, LoadReport] = {}  # as this server heard them; they are not written
+        self._keys = keys
+        self._modified: dict[Key, int] = {}
+        self._keys_of: dict[int, set[Key]] = {}
+        self._lost: dict[int, set[Key]] = {}  # by lease, what newer ones took over from it
+        self._leases_of: dict[str, dict[int, int]] = {}  # by service and lease, its registrations
+
+    def apply(self, step: Step) -> list[Change]:
+        """Takes a step, whole; returns what readers see of it."""
+        self.revision = step.revision
+        seen: set[Key] = set()
+        for raw, pair in step.changes.items():
+            if (lease := self._keys.read_lease(raw)) is not None:
+                self._take_lease(lease, pair)
+                seen |= self._keys_of.get(lease, set())
+            elif (key := self._keys.read_endpoint(raw)) is not None and self._take_record(key, pair):
+                seen.add(key)
+        return [Change(self.revision, key, self.registration(key)) for key in sorted(seen)]
+
+    def registration(self, key: Key) -> Registration | None:
+        """As readers see it; None where there is none."""
+        record = self.records.get(key)
+        if record is None or record.withdrawn:
+            return None
+        return Registration(
+            service=key.service,
+            endpoint=record.shown,
+            lease=record.lease,
+            revision=self._modified[key],
+            held=record.lease not in self.leases,
+            load=self.loads.get(key),
+        )
+
+    def registrations(self, service: str = "") -> Iterator[Registration]:
+        """All registrations, or those of one service."""
+        for key in self.records:
+            if (not service or key.service == service) and (found := self.registration(key)) is not None:
+                yield found
+
+    def announced(self, key: Key) -> Endpoint | None:
+        """What is announced under a key."""
+        record = self.records.get(key)
+        return None if record is None or record.withdrawn else record.endpoint
+
+    def modified(self, key: Key) -> int:
+        """The revision of the key's last change; 0 where there is no such key."""
+        return self._modified.get(key, 0)
+
+    def keys_of(self, lease: int) -> set[Key]:
+        """What is registered under a lease."""
+        return set(self._keys_of.get(lease, ()))
+
+    def lost(self, lease: int) -> set[Key]:
+        """What a lease had and newer ones have now."""
+        return set(self._lost.get(lease, ()))
+
+    def leases_in(self, service: str) -> set[int]:
+        """The leases that have registrations of a service."""
+        return set(self._leases_of.get(service, ()))
+
+    def run_out(self) -> dict[int, float]:
+        """The leases that are gone and have registrations still, each with its time to live."""
+        return {
+            lease: self.records[next(iter(keys))].ttl
+            for lease, keys in self._keys_of.items()
+            if lease not in self.leases
+        }
+
+    def _take_lease(self, lease: int, pair: Pair | None) -> None:
+        self.leases.pop(lease, None)
+        if pair is not None:
+            try:
+                self.leases[lease] = decode_lease(pair.value, pair.created)
+            except InvalidSetting as wrong:
+                logger.error("%s", wrong)
+
+    def _take_record(self, key: Key, pair: Pair | None) -> bool:
+        """Takes a registration's new value; returns whether readers may see a change."""
+        before = self.records.pop(key, None)
+        if before is not None:
+            self._forget(key, before)
+        self._modified.pop(key, None)
+        if pair is not None:
+            self._modified[key] = pair.modified
+            try:
+                record = decode_record(key, pair.value)
+                check_announcement(Announcement(key.service, record.endpoint))
+            except InvalidSetting as wrong:
+                logger.error("%s", wrong)
+            else:
+                self.records[key] = record
+                self._remember(key, record)
+        if self.announced(key) is None:
+            self.loads.pop(key, None)
+        return (before is not None and not before.withdrawn) or self.announced(key) is not None
+
+    def _remember(self, key: Key, record: Record) -> None:
+        if record.over:
+            self._lost.setdefault(record.over, set()).add(key)
+        if record.withdrawn:
+            return
+        self.weights.add(key.service, record.endpoint)
+        self._keys_of.setdefault(record.lease, set()).add(key)
+        leases = self._leases_of.setdefault(key.service, {})
+        leases[record.lease] = leases.get(record.lease, 0) + 1
+
+    def _forget(self, key: Key, record: Record) -> None:
+        if record.over:
+            _discard(self._lost, record.over, key)
+        if record.withdrawn:
+            return
+        self.weights.remove(key.service, record.endpoint)
+        _discard(self._keys_of, record.lease, key)
+        leases = self._leases_of[key.service]
+        leases[record.lease] -= 1
+        if not leases[record.lease]:
+            del leases[record.lease]
+
+
+def _discard(sets: dict[int, set[Key]], lease: int, key: Key) -> None:
+    sets[lease].discard(key)
+    if not sets[lease]:
+        del sets[lease]

@@ -1,0 +1,376 @@
+"""The registry in a real etcd: interchangeable servers, and what crashes, partitions and compactions leave alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from aetcd import rpc
+
+from lbcore.directory import Directory
+from lbcore.errors import InvalidSetting, NotReady, StoreFailed, UnknownLease
+from lbcore.etcd.address import EtcdAddress
+from lbcore.etcd.connection import EtcdConnection
+from lbcore.etcd.following import PrefixFollower, Step
+from lbcore.model import Endpoint, Health, LoadReport
+from lbcore.registration import Announcement, Key, RegistrySettings, Report
+from lbcore.registry.etcd.registry import EtcdRegistry
+from tests.harness.etcd import Etcd, needs_etcd
+
+pytestmark = needs_etcd
+
+ONE = "10.0.0.1:80"
+WEB = Key("web", ONE)
+TTL = 3.0
+
+
+def of(*addresses: str, service: str = "web", weight: int = 1) -> list[Announcement]:
+    return [Announcement(service, Endpoint(address, weight=weight)) for address in addresses]
+
+
+async def until(condition: Callable[[], object], what: str, limit: float = 15.0) -> None:
+    deadline = asyncio.get_running_loop().time() + limit
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: not within {limit:g} s"
+        await asyncio.sleep(0.01)
+
+
+class Server:
+    """One server of the registry, without its port."""
+
+    def __init__(self, address: EtcdAddress) -> None:
+        self.directory = Directory()
+        self.registry = EtcdRegistry(self.directory, address, RegistrySettings(debounce=0.01))
+
+    async def __aenter__(self) -> Server:
+        self.registry.open()
+        self._running = asyncio.ensure_future(self.registry.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._running.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._running
+        await self.registry.close()
+
+    async def synced(self) -> Server:
+        await until(lambda: self.directory.synced, "the first list")
+        return self
+
+    def addresses(self, service: str = "web") -> set[str]:
+        snapshot = self.directory.current.services.get(service)
+        return {each.address for each in snapshot.endpoints} if snapshot else set()
+
+
+Start = Callable[[], "asyncio.Future[Server]"]
+
+
+@pytest.fixture
+def etcd() -> Iterator[Etcd]:
+    with Etcd() as running:
+        yield running
+
+
+@pytest.fixture
+async def start(etcd: Etcd) -> AsyncIterator[Callable[[], object]]:
+    """`await start()`: a server that has read everything."""
+    async with AsyncExitStack() as running:
+
+        async def one() -> Server:
+            address = EtcdAddress.parse(f"etcd://{etcd.address}/lbcore/v1")
+            return await (await running.enter_async_context(Server(address))).synced()
+
+        yield one
+
+
+async def test_servers_are_interchangeable(start: Start) -> None:
+    first, second = await start(), await start()
+    written = await first.registry.register(0, TTL, of(ONE, weight=3), 1)
+    await until(lambda: second.addresses() == {ONE}, "the endpoint at the other server")
+    report = Report(WEB, Health.DEGRADED, LoadReport(rif=2))
+    await second.registry.heartbeat(written.lease, [report], 2)
+    await until(lambda: first.directory.current.services["web"].endpoints[0].health is Health.DEGRADED, "the report")
+    await until(lambda: first.registry.revision == second.registry.revision, "the same revision")
+    versions = {each.directory.current.services["web"].version for each in (first, second)}
+    assert (first.registry.epoch, len(versions)) == (second.registry.epoch, 1)
+    await second.registry.deregister(written.lease, [WEB], 3)
+    await until(lambda: first.addresses() == set(), "the withdrawal")
+
+
+async def test_a_watch_resumes_at_another_server(start: Start) -> None:
+    first, second = await start(), await start()
+    lease = (await first.registry.register(0, TTL, of(ONE))).lease
+    seen = await anext(first.registry.watch("web"))
+    await first.registry.register(lease, None, of("10.0.0.2:80"))
+    await until(lambda: len(second.addresses()) == 2, "the change")
+    resumed = await anext(second.registry.watch("web", seen.epoch, seen.revision))
+    assert (resumed.snapshot, [change.key.address for change in resumed.changes]) == (None, ["10.0.0.2:80"])
+
+
+async def test_of_two_writers_at_two_servers_in_any_order_the_newer_wins(start: Start) -> None:
+    first, second = await start(), await start()
+    chance = random.Random(3)
+    for _ in range(6):
+        older = (await first.registry.register(0, TTL, [])).lease
+        newer = (await second.registry.register(0, TTL, [])).lease
+        writes = [(lease, sequence) for lease in (older, newer) for sequence in range(1, 4)]
+        chance.shuffle(writes)
+        await asyncio.gather(
+            *(
+                chance.choice([first, second]).registry.register(
+                    lease, None, of(ONE, weight=sequence + (10 if lease == newer else 0)), sequence
+                )
+                for lease, sequence in writes
+            )
+        )
+        await until(lambda: first.registry.revision == second.registry.revision, "the same revision")
+        [found] = first.registry.registrations()
+        assert (found.lease, found.endpoint.weight) == (newer, 13), writes
+        lost = await first.registry.heartbeat(older)
+        assert WEB in lost.superseded or older not in {each.lease for each in second.registry.registrations()}
+        await first.registry.revoke(newer)
+
+
+async def test_a_write_that_a_withdrawal_overtook_changes_nothing(start: Start) -> None:
+    first, second = await start(), await start()
+    lease = (await first.registry.register(0, TTL, of(ONE), 1)).lease
+    await first.registry.deregister(lease, [WEB], 3)
+    late = await second.registry.register(lease, None, of(ONE), 2)
+    assert (late.superseded, list(first.registry.registrations())) == ((WEB,), [])
+
+
+async def test_an_unknown_lease_and_a_bad_announcement_change_nothing(start: Start, etcd: Etcd) -> None:
+    server = await start()
+    for lease in (7, 2**63, 2**64 - 1):
+        with pytest.raises(UnknownLease):
+            await server.registry.heartbeat(lease)
+    with pytest.raises(InvalidSetting, match="service 'a b'"):
+        await server.registry.register(0, TTL, of(ONE, service="a b"))
+    assert etcd.content() == {}
+
+
+async def test_more_registrations_than_one_transaction_takes(start: Start) -> None:
+    first, second = await start(), await start()
+    many = of(*(f"10.1.{n // 250}.{n % 250}:80" for n in range(450)))
+    lease = (await first.registry.register(0, TTL, many)).lease
+    await until(lambda: len(second.addresses()) == 450, "all of them")
+    await second.registry.revoke(lease)
+    await until(lambda: first.addresses() == set(), "the end of all of them")
+
+
+async def test_drained_through_one_server_and_announced_again_through_another(start: Start) -> None:
+    first, second = await start(), await start()
+    lease = (await first.registry.register(0, TTL, of(ONE))).lease
+    await first.registry.drain(lease, WEB)
+    await second.registry.register(lease, None, of(ONE, weight=2))
+    [found] = second.registry.registrations()
+    assert (found.endpoint.health, found.endpoint.weight) == (Health.DRAINING, 2)
+
+
+async def test_an_agent_that_falls_silent_goes_and_others_stay(start: Start) -> None:
+    first, second = await start(), await start()
+    silent = (await first.registry.register(0, TTL, of(ONE))).lease
+    alive = (await first.registry.register(0, TTL, of("10.0.0.2:80"))).lease
+    for _ in range(60):
+        await second.registry.heartbeat(alive)
+        await asyncio.sleep(0.1)
+        if second.addresses() == {"10.0.0.2:80"}:
+            break
+    await until(lambda: first.addresses() == {"10.0.0.2:80"}, "the end at the other server")
+    with pytest.raises(UnknownLease):
+        await first.registry.heartbeat(silent)
+
+
+async def test_most_of_a_service_silent_at_once_is_held_even_where_no_server_was_up(etcd: Etcd) -> None:
+    address = EtcdAddress.parse(f"etcd://{etcd.address}/lbcore/v1")
+    async with Server(address) as first:
+        await first.synced()
+        for n in range(10):
+            await first.registry.register(0, 1.0, of(f"10.0.0.{n}:80"))
+    await until(lambda: not any("/leases/" in key for key in etcd.content()), "the end of the leases")
+    async with Server(address) as second:
+        await second.synced()
+        assert len(second.addresses()) == 10
+        await until(lambda: second.registry.held == {"web": 10}, "the judgement")
+        await until(lambda: "most of the service fell silent" in second.directory.current.stale["registry"], "the mark")
+        back = [(await second.registry.register(0, 3.0, of(f"10.0.0.{n}:80"))).lease for n in range(8)]
+        for _ in range(40):
+            await asyncio.gather(*(second.registry.heartbeat(lease) for lease in back))
+            await asyncio.sleep(0.1)
+            if len(second.addresses()) == 8:
+                break
+        assert (len(second.addresses()), second.registry.held) == (8, {})
+
+
+async def test_kill_9_of_etcd_takes_nothing_away_and_its_return_is_followed(start: Start, etcd: Etcd) -> None:
+    server = await start()
+    lease = (await server.registry.register(0, 30.0, of(ONE))).lease
+    etcd.kill()
+    await until(lambda: "registry" in server.directory.current.stale, "staleness")
+    with pytest.raises(StoreFailed):
+        await server.registry.register(lease, None, of("10.0.0.2:80"))
+    assert (server.addresses(), len(list(server.registry.registrations()))) == ({ONE}, 1)
+    await asyncio.to_thread(etcd.restart)
+    await until(lambda: not server.directory.current.stale, "the end of staleness")
+    await server.registry.register(lease, None, of("10.0.0.2:80"))
+    await until(lambda: server.addresses() == {ONE, "10.0.0.2:80"}, "the change after it")
+
+
+async def test_a_partition_shows_as_staleness_and_takes_nothing_away() -> None:
+    with Etcd() as etcd:
+        async with Server(EtcdAddress.parse(f"etcd://{etcd.address}/lbcore")) as server:
+            await server.synced()
+            lease = (await server.registry.register(0, 1.5, of(ONE))).lease
+            etcd.process.signal(signal.SIGSTOP)
+            await until(lambda: "registry" in server.directory.current.stale, "staleness")
+            await asyncio.sleep(2.5)  # longer than the lease
+            assert server.addresses() == {ONE}
+            etcd.process.signal(signal.SIGCONT)
+            await until(lambda: not server.directory.current.stale, "the end of staleness")
+            assert server.addresses() == {ONE}
+            with suppress(UnknownLease):
+                await server.registry.heartbeat(lease)
+            await server.registry.register(0, 30.0, of(ONE))  # as its agent does
+            await asyncio.sleep(2.0)
+            assert server.addresses() == {ONE}
+
+
+async def test_a_watch_below_a_compaction_lists_again_and_tells_the_difference_alone(etcd: Etcd) -> None:
+    for name in "abc":
+        etcd.put(f"/x/{name}", "1")
+    connection = EtcdConnection(EtcdAddress.parse(f"etcd://{etcd.address}"))
+    away = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        if not away.is_set():
+            away.set()
+            await asyncio.to_thread(etcd.restart)
+            etcd.delete("/x/a")
+            etcd.put("/x/b", "2")
+            etcd.put("/x/d", "1")
+            etcd.compact()
+        await asyncio.sleep(0.05)
+
+    follower = PrefixFollower(connection, b"/x/", sleep=sleep)
+    steps: list[Step] = []
+
+    async def follow() -> None:
+        nonlocal steps
+        async for step in follower.steps():
+            steps += [step]
+
+    following = asyncio.ensure_future(follow())
+    await until(lambda: len(steps) == 1, "the list")
+    etcd.kill()
+    await until(lambda: len(steps) == 2, "the difference")
+    etcd.put("/x/e", "1")
+    await until(lambda: len(steps) == 3, "the change after it")
+    following.cancel()
+    await connection.close()
+    told = [{key: pair.value if pair else None for key, pair in step.changes.items()} for step in steps]
+    assert told == [
+        {b"/x/a": b"1", b"/x/b": b"1", b"/x/c": b"1"},
+        {b"/x/a": None, b"/x/b": b"2", b"/x/d": b"1"},
+        {b"/x/e": b"1"},
+    ]
+
+
+async def test_a_watch_goes_on_at_another_member_where_one_is_dead(etcd: Etcd) -> None:
+    async with Server(EtcdAddress.parse(f"etcd://127.0.0.1:1,{etcd.address}/lbcore")) as server:
+        await server.synced()
+        await server.registry.register(0, TTL, of(ONE))
+        await until(lambda: server.addresses() == {ONE}, "the endpoint")
+
+
+async def test_nothing_is_answered_before_etcd_has_been_read() -> None:
+    async with Server(EtcdAddress.parse("etcd://127.0.0.1:1/lbcore")) as server:
+        await asyncio.sleep(0.3)
+        assert not server.directory.synced
+        with pytest.raises(NotReady, match="etcd has not been read yet"):
+            server.registry.registrations()
+
+
+async def test_what_others_write_there_is_said_and_left_alone(
+    start: Start, etcd: Etcd, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await start()
+    with caplog.at_level(logging.ERROR):
+        for key, value in (
+            ("endpoints/web/nonsense", "{}"),
+            ("endpoints/web/10.0.0.9%3A80", "not json"),
+            ("endpoints/web/10.0.0.8%3A80", '{"lease": 1, "granted": 1, "ttl": 1, "weight": 0}'),
+            ("endpoints/a%20b/10.0.0.7%3A80", '{"lease": 1, "granted": 1, "ttl": 1}'),
+            ("leases/zz", "1"),
+            ("leases/0000000000000001", "[]"),
+        ):
+            etcd.put(f"/lbcore/v1/{key}", value)
+        await server.registry.register(0, TTL, of(ONE))
+        await until(lambda: server.addresses() == {ONE}, "the good one")
+    assert {each.endpoint.address for each in server.registry.registrations()} == {ONE}
+    assert "10.0.0.9:80 of 'web' in etcd" in caplog.text
+
+
+async def test_certificates_and_passwords(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    server, client = authority.issue_cert("127.0.0.1", "localhost"), authority.issue_cert("client@lbcore")
+    files = {name: tmp_path / name for name in ("ca", "cert", "key", "client_cert", "client_key", "password")}
+    authority.cert_pem.write_to_path(files["ca"])
+    server.cert_chain_pems[0].write_to_path(files["cert"])
+    server.private_key_pem.write_to_path(files["key"])
+    client.cert_chain_pems[0].write_to_path(files["client_cert"])
+    client.private_key_pem.write_to_path(files["client_key"])
+    files["password"].write_text("s3cret\n")
+    with Etcd(tls=(files["ca"], files["cert"], files["key"])) as etcd:
+        enable_authentication(etcd, files)
+        tls = f"ca_file={files['ca']}&cert_file={files['client_cert']}&key_file={files['client_key']}"
+        good = f"etcds://root@{etcd.address}/lbcore?{tls}&password_file={files['password']}"
+        async with Server(EtcdAddress.parse(good)) as running:
+            await running.synced()
+            await running.registry.register(0, TTL, of(ONE))
+            await until(lambda: running.addresses() == {ONE}, "the endpoint")
+        for bad in (
+            f"etcds://root:wrong@{etcd.address}/lbcore?{tls}",
+            f"etcds://root:s3cret@{etcd.address}/lbcore?ca_file={files['ca']}",
+            f"etcd://root:s3cret@{etcd.address}/lbcore",
+        ):
+            connection = EtcdConnection(EtcdAddress.parse(bad), timeout=2.0)
+            with pytest.raises(StoreFailed, match=r"etcd 127\.0\.0\.1"):
+                await connection.call("KV", "Range", rpc.RangeRequest(key=b"/"))
+            await connection.close()
+
+
+def enable_authentication(etcd: Etcd, files: dict[str, Path]) -> None:
+    credentials = grpc.ssl_channel_credentials(
+        files["ca"].read_bytes(), files["client_key"].read_bytes(), files["client_cert"].read_bytes()
+    )
+    with grpc.secure_channel(etcd.address, credentials) as channel:
+        stub = rpc.AuthStub(channel)
+        stub.UserAdd(rpc.AuthUserAddRequest(name="root", password="s3cret"), timeout=5)
+        stub.RoleAdd(rpc.AuthRoleAddRequest(name="root"), timeout=5)
+        stub.UserGrantRole(rpc.AuthUserGrantRoleRequest(user="root", role="root"), timeout=5)
+        stub.AuthEnable(rpc.AuthEnableRequest(), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("etcd://", "member '': expected HOST or HOST:PORT"),
+        ("etcd:10.0.0.1", "expected etcd://HOST:PORT,.../PREFIX"),
+        ("etcd://10.0.0.1:99999", "member '10.0.0.1:99999'"),
+        ("etcd://10.0.0.1/x?colour=red", "unknown option 'colour', expected one of ca_file"),
+        ("etcds://10.0.0.1/x?cert_file=a", "expected cert_file and key_file together"),
+    ],
+)
+def test_a_bad_address_is_refused(url: str, expected: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        EtcdAddress.parse(url, "--store")
+    assert expected in str(caught.value)
+    assert str(caught.value).startswith("--store")

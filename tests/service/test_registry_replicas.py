@@ -1,0 +1,87 @@
+"""Two `lbcore serve` over one etcd: whichever answers, the same is registered; either may be killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from lbcore.client import Registration, RegistryClient
+from lbcore.errors import LbError
+from tests.harness.etcd import Etcd, needs_etcd
+from tests.harness.process import wait_until
+from tests.harness.service import LbcoreService
+
+pytestmark = needs_etcd
+
+ONE, TWO = "10.0.0.1:80", "10.0.0.2:80"
+
+
+@pytest.fixture
+def etcd() -> Iterator[Etcd]:
+    with Etcd() as running:
+        yield running
+
+
+@pytest.fixture
+def replicas(etcd: Etcd, tmp_path: Path) -> Iterator[list[LbcoreService]]:
+    with ExitStack() as running:
+        services = []
+        for name in ("a", "b"):
+            folder = tmp_path / name
+            folder.mkdir()
+            options = ("--store", f"etcd://{etcd.address}/lbcore")
+            services.append(running.enter_context(LbcoreService(folder, "services: {}", *options)))
+        for service in services:
+            wait_until(lambda each=service: each.get("/ready").status == 200, "the first list")  # type: ignore[misc]
+        yield services
+
+
+def addresses(service: LbcoreService) -> set[str]:
+    with RegistryClient(service.grpc) as client:
+        try:
+            return {each.endpoint.address for each in client.registrations()}
+        except LbError:
+            return set()
+
+
+def version(service: LbcoreService) -> str:
+    answer: str = json.loads(service.get("/ready").body)["version"]
+    return answer
+
+
+def test_an_agent_goes_on_at_the_other_replica_and_nothing_is_lost(replicas: list[LbcoreService]) -> None:
+    first, second = replicas
+    target = f"ipv4:{first.grpc},{second.grpc}"
+    with (
+        Registration("web", ONE, target=target, ttl=4.0, drain_time=0) as one,
+        Registration("web", TWO, target=second.grpc, ttl=4.0, drain_time=0),
+    ):
+        lease = one.lease
+        for service in replicas:
+            wait_until(lambda each=service: addresses(each) == {ONE, TWO}, "both at each")  # type: ignore[misc]
+        wait_until(lambda: version(first) == version(second), "the same versions")
+        first.end(signal.SIGKILL)
+        wait_until(lambda: one.registered, "the agent at the other replica")
+        assert (one.lease, addresses(second)) == (lease, {ONE, TWO})
+        first.restart()
+        wait_until(lambda: addresses(first) == {ONE, TWO}, "the replica that came back")
+    wait_until(lambda: addresses(first) == set(), "the withdrawals")
+
+
+def test_an_outage_of_etcd_shows_and_takes_nothing_away(replicas: list[LbcoreService], etcd: Etcd) -> None:
+    service = replicas[0]
+    with Registration("web", ONE, target=service.grpc, ttl=30.0, drain_time=0) as registration:
+        etcd.kill()
+        wait_until(lambda: b"etcd" in service.get("/ready").body, "staleness")
+        assert ONE in service.get("/clusters").body.decode()
+        assert service.get("/ready").status == 200
+        assert b'lbcore_source_stale{source="registry"} 1.0' in service.get("/metrics").body
+        etcd.restart()
+        wait_until(lambda: b"etcd" not in service.get("/ready").body, "the end of staleness", 20)
+        wait_until(lambda: registration.registered, "the agent", 20)
+        assert addresses(service) == {ONE}

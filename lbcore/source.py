@@ -1,4 +1,4 @@
-"""Where the endpoints of a service may come from, beside a list of them: DNS, HTTP, Consul, Kubernetes.
+"""Where the endpoints of a service may come from, beside a list of them: DNS, HTTP, Consul, Kubernetes, xDS.
 
 Values, checked when they are made; `lbcore.sources` carries them out. A service has one of them in the configuration
 file (`source: {dns: {name: web.internal, port: 80}}`), a program gives one to `lbcore.connect`.
@@ -16,7 +16,7 @@ from lbcore.errors import InvalidSetting, Mistake
 from lbcore.schema import Checked, attempt
 from lbcore.validation import Interval, Seconds, Whole, printable, refusal, visible_text
 
-__all__ = ["Consul", "Dns", "HttpSd", "HttpSettings", "Kubernetes", "Source", "SourceSettings"]
+__all__ = ["Consul", "Dns", "HttpSd", "HttpSettings", "Kubernetes", "Source", "SourceSettings", "Xds"]
 
 WarningHealth = Literal["healthy", "degraded", "unhealthy"]
 LookupFamily = Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"]
@@ -199,4 +199,32 @@ class Kubernetes(HttpSettings):
     url: Annotated[str, http_url] | None = None
 
 
-Source = Dns | HttpSd | Consul | Kubernetes
+@dataclass(frozen=True, slots=True)
+class Xds(SourceSettings):
+    """The endpoints of a cluster, from a control plane that speaks xDS v3 (Istio, go-control-plane, lbcore itself).
+
+    Fields:
+        server: `HOST:PORT` of the ADS service.
+        cluster: its name there; empty: the name of the service.
+        api_type: `grpc` is the state of the world, `delta_grpc` is incremental.
+        cds: learn from CDS, by wildcard as Envoy does, whether the cluster exists and where its endpoints are; without
+            it EDS alone is asked, for the cluster's name.
+        node_id, node_cluster: what this process calls itself.
+        node_metadata: more of that; some control planes choose by it what they send.
+        ca_file: speak TLS, and trust these certificates in PEM; empty: plain text.
+
+    Source: Envoy xds_protocol.rst, ApiConfigSource.
+    """
+
+    server: Annotated[str, canonical_address]
+    _: KW_ONLY
+    cluster: Annotated[str, printable] = ""
+    api_type: Literal["grpc", "delta_grpc"] = "delta_grpc"
+    cds: bool = True
+    node_id: Annotated[str, printable] = "lbcore"
+    node_cluster: Annotated[str, printable] = ""
+    node_metadata: Annotated[Mapping[str, str], texts] = field(default_factory=dict)
+    ca_file: Annotated[str, printable] = ""
+
+
+Source = Dns | HttpSd | Consul | Kubernetes | Xds

@@ -41,9 +41,10 @@ class Feed(ABC):
     """One source's view of one service."""
 
     @abstractmethod
-    def follow(self) -> AsyncGenerator[Membership, None]:
+    def follow(self) -> AsyncGenerator[Membership | FeedBroken, None]:
         """Yields everybody who belongs to the service: first as it is now, then whenever the source has been heard
-        from, changed or not. Raises `FeedBroken` when the source fails.
+        from, changed or not. Raises `FeedBroken` when the source fails; yields one when what it says cannot be used,
+        but it may be listened to further.
 
         Called again after a pause, it resumes where it broke. What is yielded is always whole: never half of a list.
         """

@@ -66,7 +66,10 @@ class Follower:
                     async with aclosing(self._feed.follow()) as memberships:
                         async for membership in memberships:
                             back_off.reset()
-                            self._hear(membership)
+                            if isinstance(membership, FeedBroken):
+                                self._fail(str(membership))
+                            else:
+                                self._hear(membership)
                     self._fail("it ended")
                 except FeedBroken as broken:
                     self._fail(str(broken))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbcore.schema import snake_case
-from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source
+from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source, Xds
 from lbcore.sources.feed import Feed, Timing
 
 __all__ = ["kind_of", "open_feed"]
@@ -14,7 +14,7 @@ def kind_of(source: Source) -> str:
     return snake_case(type(source).__name__)
 
 
-def open_feed(source: Source, service: str, timing: Timing) -> Feed:  # noqa: ARG001 - xds takes its name
+def open_feed(source: Source, service: str, timing: Timing) -> Feed:
     """The feed of a service's source."""
     if isinstance(source, Dns):
         from lbcore.sources.dns import DnsFeed
@@ -32,4 +32,8 @@ def open_feed(source: Source, service: str, timing: Timing) -> Feed:  # noqa: AR
         from lbcore.sources.kubernetes import KubernetesFeed
 
         return KubernetesFeed(source, timing)
+    if isinstance(source, Xds):
+        from lbcore.sources.xds import XdsFeed
+
+        return XdsFeed(source, service, timing)
     raise TypeError(f"{source!r}: no source")

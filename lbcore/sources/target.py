@@ -5,6 +5,7 @@
     http://sd.internal/targets              Prometheus's HTTP service discovery, https:// as well
     consul://127.0.0.1:8500/web             a service in Consul; without an authority the agent on this machine
     kubernetes:///web.prod:http             a Service, its namespace and port; the authority is the API server
+    xds://127.0.0.1:18000/web               a cluster of a control plane; without an authority gRPC's bootstrap says it
     file:///etc/lbcore.yaml?service=web     a service of a configuration file
     ipv4:10.0.0.1:80,10.0.0.2:80            these addresses, ipv6: and unix: as well
 
@@ -23,11 +24,12 @@ from lbcore.config.decoding import MISSING, Decoder, meant
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint
 from lbcore.snapshot import ServiceSnapshot
-from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source
+from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source, Xds
+from lbcore.sources.xds_bootstrap import bootstrap_fields
 
 __all__ = ["FileTarget", "name_of", "parse_target"]
 
-_SCHEMES = ("dns", "http", "https", "http_sd", "consul", "kubernetes", "file", "ipv4", "ipv6", "unix")
+_SCHEMES = ("dns", "http", "https", "http_sd", "consul", "kubernetes", "xds", "file", "ipv4", "ipv6", "unix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def name_of(source: Source) -> str:
     if isinstance(source, HttpSd):
         url = urlsplit(source.url)
         return f"{url.hostname}{url.path}".rstrip("/")
-    return source.service
+    return source.cluster or source.server if isinstance(source, Xds) else source.service
 
 
 def parse_target(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
@@ -61,9 +63,9 @@ def parse_target(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
 
     >>> parse_target("dns:///web.internal:80?max_ttl=30s").max_ttl
     30.0
-    >>> parse_target("dsn:///web.internal:80")
+    >>> parse_target("dnss:///web.internal:80")
     Traceback (most recent call last):
-    lbcore.errors.InvalidSetting: target 'dsn:///web.internal:80': unknown scheme 'dsn'; did you mean dns?
+    lbcore.errors.InvalidSetting: target 'dnss:///web.internal:80': unknown scheme 'dnss'; did you mean dns?
     """
     try:
         return _parsed(target)
@@ -137,7 +139,17 @@ def _kubernetes(parts: _Parts) -> Source:
     return _source(Kubernetes, [("service", service), *optional, *url, *parts.fields])
 
 
-_READERS: Mapping[str, Callable[[_Parts], Source]] = {"dns": _dns, "consul": _consul, "kubernetes": _kubernetes}
+def _xds(parts: _Parts) -> Source:
+    server = [("server", parts.authority)] if parts.authority else bootstrap_fields()
+    return _source(Xds, [("cluster", parts.name), *server, *parts.fields])
+
+
+_READERS: Mapping[str, Callable[[_Parts], Source]] = {
+    "dns": _dns,
+    "consul": _consul,
+    "kubernetes": _kubernetes,
+    "xds": _xds,
+}
 
 
 def _source(kind: type, fields: list[tuple[str, str]], **listed: str) -> Source:

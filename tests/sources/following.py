@@ -20,17 +20,20 @@ class Following:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._memberships: AsyncGenerator[Membership, None] | None = None
+        self._memberships: AsyncGenerator[Membership | FeedBroken, None] | None = None
 
     async def next(self) -> Membership:
         """What the feed says next. Raises `FeedBroken`."""
         if self._memberships is None:
             self._memberships = self._feed.follow()
         try:
-            return await asyncio.wait_for(anext(self._memberships), TIME_LIMIT)
+            heard = await asyncio.wait_for(anext(self._memberships), TIME_LIMIT)
         except FeedBroken:
             self._memberships = None
             raise
+        if isinstance(heard, FeedBroken):
+            raise heard
+        return heard
 
     async def addresses(self) -> list[str]:
         return [endpoint.address for endpoint in (await self.next()).endpoints]

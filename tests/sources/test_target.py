@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint
-from lbcore.source import Consul, Dns, HttpSd, Kubernetes
+from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Xds
 from lbcore.sources.target import FileTarget, parse_target
+from lbcore.sources.xds_bootstrap import bootstrap_fields
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,9 @@ from lbcore.sources.target import FileTarget, parse_target
         ("kubernetes:///web.prod:http", Kubernetes("web", namespace="prod", port="http")),
         ("kubernetes://10.0.0.9:6443/web.prod:8080?ca_file=/ca.pem",
          Kubernetes("web", namespace="prod", port="8080", url="https://10.0.0.9:6443", ca_file="/ca.pem")),
+        ("xds://127.0.0.1:18000/web", Xds("127.0.0.1:18000", cluster="web")),
+        ("xds://istiod.internal:15010/outbound%7C80%7C%7Cweb?api_type=grpc&cds=false",
+         Xds("istiod.internal:15010", cluster="outbound|80||web", api_type="grpc", cds=False)),
         ("file:///etc/lbcore.yaml", FileTarget("/etc/lbcore.yaml")),
         ("file:///etc/lb%20core.yaml?service=web", FileTarget("/etc/lb core.yaml", "web")),
         ("ipv4:10.0.0.1:80,10.0.0.2:81", (Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:81"))),
@@ -51,7 +55,7 @@ def test_a_target_and_its_meaning(target: str, meaning: object) -> None:
         ("", "unknown scheme ''; expected one of dns, http, "),
         ("web.internal", "unknown scheme 'web.internal'; expected one of dns, "),
         ("web.internal:80", "unknown scheme 'web.internal'"),
-        ("dsn:///web.internal:80", "unknown scheme 'dsn'; did you mean dns?"),
+        ("dnss:///web.internal:80", "unknown scheme 'dnss'; did you mean dns?"),
         ("dns:web.internal:80", "expected dns://AUTHORITY/NAME, of which the authority may be empty"),
         ("dns://web.internal:80", "expected a name after the authority, as in dns:///web.internal:80"),
         ("dns:///web.internal:http", "port: port 'http': expected a whole number, 1 to 65535"),
@@ -67,6 +71,8 @@ def test_a_target_and_its_meaning(target: str, meaning: object) -> None:
         ("dns://[::1/web.internal:80", "Invalid IPv6 URL"),
         ("http:///targets", "expected a URL such as http://"),
         ("http://me:pw@sd.internal/", "expected no user, password or fragment"),
+        ("xds:///web", "bootstrap: expected xds://HOST:PORT/CLUSTER, or a bootstrap file in GRPC_XDS_BOOTSTRAP"),
+        ("xds://istiod/web", "server: server 'istiod': expected"),
         ("file://etc/lbcore.yaml", "expected file:///PATH?service=NAME"),
         ("file:///", "expected a name after the authority, as in file:///NAME"),
         ("file:///lb.yaml?name=web", "expected file:///PATH?service=NAME"),
@@ -89,3 +95,28 @@ def test_a_target_that_means_nothing_is_refused_with_the_reason(target: str, rea
 def test_any_target_means_something_or_is_refused(target: str) -> None:
     with suppress(InvalidSetting):
         parse_target(target)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "bootstrap: "),
+        ("{}", "bootstrap: Object missing required field `xds_servers`"),
+        ('{"xds_servers": []}', "bootstrap: expected a server in xds_servers"),
+        ('{"xds_servers": [{"server_uri": "a:1", "channel_creds": [{"type": "tls"}]}]}', "expected insecure"),
+    ],
+)
+def test_a_bootstrap_that_cannot_be_used_is_told(content: str, reason: str) -> None:
+    with pytest.raises(InvalidSetting, match=re.escape(reason)):
+        bootstrap_fields({"GRPC_XDS_BOOTSTRAP_CONFIG": content})
+
+
+def test_a_bootstrap_gives_its_first_server_and_the_node() -> None:
+    content = (
+        '{"xds_servers": [{"server_uri": "dns:///a:1"}, {"server_uri": "b:1"}], "node": {"id": "me", "cluster": "c"}}'
+    )
+    assert bootstrap_fields({"GRPC_XDS_BOOTSTRAP_CONFIG": content}) == [
+        ("server", "a:1"),
+        ("node_id", "me"),
+        ("node_cluster", "c"),
+    ]

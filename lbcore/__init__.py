@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lbcore._core import Lease, VirtualClock, hash64, hash_many
+from lbcore._core import Lease, Permit, VirtualClock, hash64, hash_many
 from lbcore.cluster import Cluster
-from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvailable, SourceTimedOut
+from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvailable, Overloaded, SourceTimedOut
 from lbcore.explanation import Candidate, Explanation
 from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, LoadReport, Locality
@@ -25,9 +25,19 @@ from lbcore.request_hash import (
     RequestHash,
     SourceIp,
 )
-from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
+from lbcore.settings import (
+    CircuitBreakers,
+    LocalityWeighted,
+    OutlierDetection,
+    PerHostThresholds,
+    RetryBudget,
+    SlowStart,
+    ZoneAware,
+)
 from lbcore.stats import (
     Availability,
+    BreakerStats,
+    CircuitBreakerStats,
     ClusterStats,
     EjectionCause,
     EndpointStats,
@@ -42,7 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Availability",
+    "BreakerStats",
     "Candidate",
+    "CircuitBreakerStats",
     "CircuitBreakers",
     "Cluster",
     "ClusterStats",
@@ -69,7 +81,10 @@ __all__ = [
     "NoEndpointAvailable",
     "OutlierDetection",
     "OutlierDetectionStats",
+    "Overloaded",
     "PeakEwma",
+    "PerHostThresholds",
+    "Permit",
     "Policy",
     "PriorityStats",
     "QueryParameter",
@@ -77,6 +92,7 @@ __all__ = [
     "RegexRewrite",
     "Rendezvous",
     "RequestHash",
+    "RetryBudget",
     "RingHash",
     "RoundRobin",
     "SlowStart",

@@ -46,12 +46,16 @@ cdef struct PickerLink:
 # All requests of one cluster and its views. Counts are read and written under the GIL.
 cdef struct Totals:
     int64_t active
+    int64_t free_until              # requests in flight from which an acquire looks at its limits
     int64_t refs
     ObserveFunction observe_load    # the policy's; NULL where it learns nothing
     ObserveFunction observe_health  # outlier detection's; NULL without
     Fleet* fleet                    # owned; NULL where the policy learns nothing
     OutlierDetector* detector       # owned; NULL without
     PickerLink* pickers             # the cluster and its views, in a list
+    int64_t max_requests            # circuit breakers; as large as can be without
+    int64_t max_per_host
+    uint64_t refused                # requests, by these two
 
 # How requests ended in one interval.
 cdef struct OutcomeCounts:
@@ -140,6 +144,7 @@ cdef class Balancer:
     cdef dict locality_weights
     cdef dict callers
     cdef object local_locality
+    cdef tuple breakers             # of waiting requests, retries, connections
 
     # Position in `endpoints` of the endpoint for a hash (see choose_any without one). Raises NoEndpointAvailable.
     cdef int32_t choose(self, uint64_t hash) except -1

@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
+from lbcore._core import Permit
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
 from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality, WholeByLocality
 from lbcore.picker import Picker
 from lbcore.policy import Policy, RoundRobin
-from lbcore.settings import LocalityWeighted, OutlierDetection, ZoneAware
+from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, ZoneAware
 from lbcore.stats import Availability
 from lbcore.subset import Subset, Subsets, SubsetTable
 from lbcore.validation import flag, number, refusal, text, whole
 
 __all__ = ["Cluster"]
+
+S = TypeVar("S")
 
 _POLICIES = get_args(Policy)
 _LOCAL_HOSTS = WholeByLocality("callers", 0)
@@ -39,6 +42,7 @@ class Cluster(Picker):
         overprovisioning_factor: percent, 1 or more: a priority of which 100 / factor is healthy takes all its traffic.
         panic_threshold: percent; with less of a priority available all of its endpoints are used. 0 turns it off.
         fail_traffic_on_panic: in panic, pick none instead of all.
+        circuit_breakers: how much may be under way at once; None: without limit.
         outlier_detection: when endpoints that answer badly, by what `Lease.done` hears, are ejected; None: never.
         subsets: which subsets `subset()` may ask for, by endpoint metadata.
         seed: of every random choice; equal seeds and calls give equal picks.
@@ -63,6 +67,7 @@ class Cluster(Picker):
         "_panics",
         "_subset_table",
         "_updating",
+        "circuit_breakers",
         "local_locality",
         "locality_policy",
     )
@@ -79,6 +84,7 @@ class Cluster(Picker):
         panic_threshold: float = 50.0,
         fail_traffic_on_panic: bool = False,
         outlier_detection: OutlierDetection | None = None,
+        circuit_breakers: CircuitBreakers | None = None,
         subsets: Subsets | None = None,
         seed: int | None = None,
         clock: Callable[[], int] | None = None,
@@ -88,6 +94,7 @@ class Cluster(Picker):
         if not isinstance(self.policy, _POLICIES):
             names = ", ".join(each.__name__ for each in _POLICIES)
             raise InvalidSetting(f"policy {policy!r}: expected one of {names}")
+        self.circuit_breakers = _setting(circuit_breakers, CircuitBreakers, "circuit_breakers")
         self.locality_policy = locality_policy
         self.local_locality = _locality(local_locality)
         self._local_hosts = _local_hosts(locality_policy, self.local_locality)
@@ -105,7 +112,8 @@ class Cluster(Picker):
                 "local_locality": self.local_locality,
                 "zone_aware": locality_policy if isinstance(locality_policy, ZoneAware) else None,
                 "local_hosts": self._local_hosts,
-                "outlier_detection": _outlier_detection(outlier_detection),
+                "outlier_detection": _setting(outlier_detection, OutlierDetection, "outlier_detection"),
+                "circuit_breakers": self.circuit_breakers,
             },
             _seed(seed),
             _clock(clock),
@@ -182,6 +190,38 @@ class Cluster(Picker):
                 if address in members:
                     self._set_health(address, health.passing, health.degraded, health.excluded)
             self._renew()
+
+    def retry_permit(self) -> Permit:
+        """Leave to retry: take one before each retry, and release it when that has ended.
+
+        >>> from lbcore import CircuitBreakers, Cluster, Endpoint
+        >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80")], circuit_breakers=CircuitBreakers(max_retries=1))
+        >>> with cluster.retry_permit():
+        ...     cluster.stats().circuit_breakers.retries.remaining
+        0
+
+        Raises `Overloaded` where `max_retries` or the `retry_budget` is used up.
+        """
+        budget = self.circuit_breakers is not None and self.circuit_breakers.retry_budget is not None
+        return self._permit(1, "retry_budget" if budget else "max_retries")
+
+    def pending_permit(self) -> Permit:
+        """Leave to wait, for a connection or for a place elsewhere; a retry budget counts those who wait as well.
+
+        Raises `Overloaded` where `max_pending_requests` wait already.
+        """
+        return self._permit(0, "max_pending_requests")
+
+    def connection_permit(self) -> Permit:
+        """Leave to hold a connection to an endpoint. Raises `Overloaded` where `max_connections` are held already."""
+        return self._permit(2, "max_connections")
+
+    def _permit(self, number: int, limit: str) -> Permit:
+        breaker = self._breakers()[number]
+        permit: Permit | None = breaker.take()
+        if permit is None:
+            raise self._overloaded(limit, breaker.values()[0])
+        return permit
 
     def passed_check(self, address: str) -> None:
         """Takes an active check that has passed once more: it ends an ejection, as `set_health` does, or does nothing.
@@ -279,9 +319,9 @@ def _local_hosts(policy: LocalityWeighted | ZoneAware | None, place: Locality | 
     return _LOCAL_HOSTS(policy.local_hosts, "local_hosts")
 
 
-def _outlier_detection(setting: OutlierDetection | None) -> OutlierDetection | None:
-    if setting is not None and not isinstance(setting, OutlierDetection):
-        raise refusal("outlier_detection", setting, "expected an OutlierDetection, or None")
+def _setting(setting: S | None, kind: type[S], field: str) -> S | None:
+    if setting is not None and not isinstance(setting, kind):
+        raise refusal(field, setting, f"expected {kind.__name__} settings, or None")
     return setting
 
 

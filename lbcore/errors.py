@@ -111,7 +111,14 @@ class NotReady(LbError, RuntimeError):
 
 
 class Overloaded(LbError, RuntimeError):
-    """A limit of the service itself is reached, and the message says which."""
+    """A limit is reached, of a cluster's circuit breakers or of the service itself; the message says which.
+
+    `limit` is the setting's name, such as `max_requests`; empty where it is none.
+    """
+
+    def __init__(self, message: str, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class ServiceUnreachable(LbError, ConnectionError):

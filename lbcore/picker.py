@@ -8,17 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lbcore._core import Balancer, _adopt_hot_methods
-from lbcore.errors import NoEndpointAvailable
+from lbcore.errors import NoEndpointAvailable, Overloaded
 from lbcore.explanation import Candidate, Explanation
 from lbcore.policy import Policy
 from lbcore.stats import (
     Availability,
+    BreakerStats,
+    CircuitBreakerStats,
     ClusterStats,
     EjectionCause,
     EndpointStats,
     OutlierDetectionStats,
     PriorityStats,
 )
+from lbcore.validation import UINT32_MAX
 
 if TYPE_CHECKING:
     from lbcore._core import _Key
@@ -51,6 +54,16 @@ class Picker(Balancer):
             endpoints=tuple(map(_endpoint_stats, self._slot_values())),
             priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
             outlier_detection=None if ejections is None else OutlierDetectionStats(**ejections),
+            circuit_breakers=self._breaker_stats(),
+        )
+
+    def _breaker_stats(self) -> CircuitBreakerStats | None:
+        requests = BreakerStats(*self._request_values())
+        pending, retries, connections = (BreakerStats(*breaker.values()) for breaker in self._breakers())
+        if requests.limit > UINT32_MAX:
+            return None  # no limits are set
+        return CircuitBreakerStats(
+            requests=requests, pending_requests=pending, retries=retries, connections=connections
         )
 
     def explain(self, key: _Key | None = None) -> Explanation:
@@ -89,6 +102,10 @@ class Picker(Balancer):
         ):
             reason = "all endpoints that may be used are excluded"
         return NoEndpointAvailable(f"cluster {self.name!r}: {reason}")
+
+    def _overloaded(self, limit: str, value: int) -> Overloaded:
+        """Called by the core, where a limit of requests is reached."""
+        return Overloaded(f"cluster {self.name!r}: {limit} {value} reached", limit)
 
     def _why_none(self) -> str:
         stats = self.stats()

@@ -38,6 +38,8 @@ __all__ = [
     "LocalityWeighted",
     "OutlierDetection",
     "Payload",
+    "PerHostThresholds",
+    "RetryBudget",
     "SlowStart",
     "StatusRange",
     "TcpHealthCheck",
@@ -106,13 +108,51 @@ class OutlierDetection(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryBudget(Checked):
+    """Retries under way at once, as a share of the requests that are in flight or wait.
+
+    Fields:
+        budget_percent: of those requests.
+        min_retry_concurrency: so many are allowed whatever the share.
+
+    Source: Envoy CircuitBreakers.Thresholds.RetryBudget.
+    """
+
+    budget_percent: Percent = 20.0
+    min_retry_concurrency: Uint32 = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerHostThresholds(Checked):
+    """How much may be under way at once to one endpoint. Source: Envoy CircuitBreakers.per_host_thresholds.
+
+    Fields:
+        max_connections: a `Cluster` takes a request in flight for one: an endpoint with so many is passed over.
+    """
+
+    max_connections: Uint32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreakers(Checked):
-    """How much may be under way at once. Source: Envoy circuit_breaker.proto, thresholds of the default priority."""
+    """How much may be under way at once. Source: Envoy circuit_breaker.proto, thresholds of the default priority.
+
+    Fields:
+        max_connections: to all endpoints; a `Cluster` counts its `connection_permit`s.
+        max_pending_requests: that wait, for a connection or a place; a `Cluster` counts its `pending_permit`s.
+        max_requests: in flight.
+        max_retries: under way; a `Cluster` counts its `retry_permit`s. A `retry_budget` takes its place.
+        track_remaining: show how much is left of each in the metrics.
+        per_host_thresholds: of each endpoint.
+    """
 
     max_connections: Uint32 = 1024
     max_pending_requests: Uint32 = 1024
     max_requests: Uint32 = 1024
     max_retries: Uint32 = 3
+    retry_budget: RetryBudget | None = None
+    track_remaining: bool = False
+    per_host_thresholds: PerHostThresholds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

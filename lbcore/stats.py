@@ -9,6 +9,8 @@ from lbcore.model import Endpoint
 
 __all__ = [
     "Availability",
+    "BreakerStats",
+    "CircuitBreakerStats",
     "ClusterStats",
     "EjectionCause",
     "EndpointStats",
@@ -125,12 +127,41 @@ class OutlierDetectionStats:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerStats:
+    """One circuit breaker: its limit at this moment, what is under way, and how often it has refused."""
+
+    limit: int
+    active: int
+    refused: int
+
+    @property
+    def remaining(self) -> int:
+        """How many more it lets through."""
+        return max(0, self.limit - self.active)
+
+    @property
+    def open(self) -> bool:
+        """Whether it refuses now."""
+        return self.active >= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitBreakerStats:
+    """The circuit breakers of a cluster. What those of single endpoints refuse counts with `requests`."""
+
+    requests: BreakerStats
+    pending_requests: BreakerStats
+    retries: BreakerStats
+    connections: BreakerStats
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStats:
     """A cluster at one moment.
 
     Fields:
         active: requests in flight, those to endpoints that have left since included.
-        outlier_detection: None where it is off.
+        outlier_detection, circuit_breakers: None where they are off.
     """
 
     name: str
@@ -138,3 +169,4 @@ class ClusterStats:
     endpoints: tuple[EndpointStats, ...]
     priorities: tuple[PriorityStats, ...]
     outlier_detection: OutlierDetectionStats | None = None
+    circuit_breakers: CircuitBreakerStats | None = None

@@ -27,6 +27,7 @@ cdef extern from *:
 
 cdef uint64_t WYRAND_STEP = 0xA0761D6478BD642FULL
 cdef enum: INT32_LARGEST = 2147483647
+cdef int64_t INT64_LARGEST = 9223372036854775807
 
 
 cdef inline uint64_t wyrand_mix(uint64_t state) noexcept nogil:

@@ -175,12 +175,18 @@ cdef class Balancer:
         return <object>self.objects[member]
 
     def acquire(self, key=None, exclude=None):
-        """Picks, and counts the request as in flight until `Lease.done`. Arguments and errors as of `pick`."""
+        """Picks, and counts the request as in flight until `Lease.done`. Arguments and errors as of `pick`.
+
+        Raises Overloaded besides, where a circuit breaker is open.
+        """
         cdef uint64_t hash = 0
         cdef int32_t member
         if key is not None or self.hashing:
             hash = pick_hash(self, key)
-        member = choose_member(self, hash) if exclude is None else choose_excluding(self, hash, exclude)
+        if lb_unlikely(self.totals.active >= self.totals.free_until):
+            member = choose_within_limits(self, hash, exclude)
+        else:
+            member = choose_member(self, hash) if exclude is None else choose_excluding(self, hash, exclude)
         if lb_unlikely(member < 0):
             raise self._none_available(exclude)
         return lease_new(self, member)
@@ -270,6 +276,7 @@ cdef class Balancer:
             )
             self.settings.zone_aware.by_weight = zone.locality_basis == "healthy_hosts_weight"
             self._set_local_hosts(settings["local_hosts"])
+        self.breakers = circuit_breakers_set(self.totals, settings["circuit_breakers"])
         if settings["outlier_detection"] is not None:
             self.totals.detector = outlier_detector_new(self, settings["outlier_detection"], seed)
             self.totals.detector.next_sweep = read_clock(self) + self.totals.detector.interval
@@ -317,6 +324,7 @@ cdef class Balancer:
         """Makes this a view of another balancer's endpoints: its settings, its totals, its clock. Stale at first."""
         leave_totals(self)
         share_totals(self, parent.totals)
+        self.breakers = parent.breakers
         self.hashing = parent.hashing
         self.timed = parent.timed
         self.clock = parent.clock
@@ -430,6 +438,14 @@ cdef class Balancer:
     def _outlier_values(self):
         """What `OutlierDetectionStats` says (lbcore/stats.py); None without outlier detection."""
         return None if self.totals.detector == NULL else outlier_values(self.totals.detector)
+
+    def _breakers(self):
+        """The breakers of waiting requests, retries and connections."""
+        return self.breakers
+
+    def _request_values(self):
+        """Of the breaker of requests: limit, active, refused."""
+        return self.totals.max_requests, self.totals.active, self.totals.refused
 
     def _active(self):
         """Requests in flight, those to endpoints that are gone included."""

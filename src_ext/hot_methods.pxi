@@ -41,6 +41,8 @@ cdef object pick_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, P
 cdef object acquire_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
     cdef Selector* selector = (<Balancer>self).direct
     cdef int32_t member
+    if lb_unlikely((<Balancer>self).totals.active >= (<Balancer>self).totals.free_until):
+        return acquire_in_full(self, arguments, count, names)
     if lb_likely(count == 0 and names == NULL and selector != NULL and not (<Balancer>self).hashing):
         member = selector.choose(selector, &(<Balancer>self).draw, 0)
     else:

@@ -101,6 +101,8 @@ cdef Totals* totals_new() except NULL:
         raise MemoryError("no memory for a cluster's totals")
     memset(memory, 0, sizeof(Totals))
     (<Totals*>memory).refs = 1
+    (<Totals*>memory).max_requests = (<Totals*>memory).max_per_host = INT64_LARGEST
+    (<Totals*>memory).free_until = INT64_LARGEST
     return <Totals*>memory
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 
 from envoy.admin.v3 import clusters_pb2, metrics_pb2
 from envoy.config.cluster.v3 import circuit_breaker_pb2
@@ -27,7 +26,7 @@ from lbcore.xds.addresses import address_message
 __all__ = ["clusters_json", "clusters_text"]
 
 _ENVOY_BREAKERS = CircuitBreakers()  # Envoy's own, for the high priority, which lbcore does not configure
-_LIMITS = tuple(field.name for field in fields(CircuitBreakers))
+_LIMITS = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
 
 _DISCOVERY_STATUS = {
     Health.UNKNOWN: Health.HEALTHY,

@@ -81,16 +81,26 @@ def _cluster(service: ServiceSnapshot) -> cluster_pb2.Cluster:
         eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=FROM_ADS),
     )
     if service.circuit_breakers:
-        message.circuit_breakers.thresholds.append(_thresholds(service.circuit_breakers))
+        message.circuit_breakers.CopyFrom(_circuit_breakers(service.circuit_breakers))
     if service.outlier_detection:
         message.outlier_detection.CopyFrom(_outlier_detection(service.outlier_detection))
     return message
 
 
-def _thresholds(setting: CircuitBreakers) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:
-    return circuit_breaker_pb2.CircuitBreakers.Thresholds(
-        **{field: wrappers_pb2.UInt32Value(value=getattr(setting, field)) for field in setting.__slots__}
+def _circuit_breakers(setting: CircuitBreakers) -> circuit_breaker_pb2.CircuitBreakers:
+    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds(
+        **{field: wrappers_pb2.UInt32Value(value=getattr(setting, field)) for field in limits}
     )
+    if setting.track_remaining:
+        thresholds.track_remaining = True
+    if (budget := setting.retry_budget) is not None:
+        thresholds.retry_budget.budget_percent.value = budget.budget_percent
+        thresholds.retry_budget.min_retry_concurrency.value = budget.min_retry_concurrency
+    message = circuit_breaker_pb2.CircuitBreakers(thresholds=[thresholds])
+    if (per_host := setting.per_host_thresholds) is not None:
+        message.per_host_thresholds.add().max_connections.value = per_host.max_connections
+    return message
 
 
 def _outlier_detection(setting: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:

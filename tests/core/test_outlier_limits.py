@@ -161,7 +161,7 @@ def test_panic_brings_the_ejected_back_into_play_but_does_not_end_their_ejection
 
 @pytest.mark.parametrize("setting", [1, {}, "on", OutlierDetection])
 def test_a_setting_of_another_kind_is_refused(setting: Any) -> None:
-    with pytest.raises(ValueError, match=r"outlier_detection .*: expected an OutlierDetection, or None"):
+    with pytest.raises(ValueError, match=r"outlier_detection .*: expected OutlierDetection settings, or None"):
         Cluster("bad", outlier_detection=setting)
 
 

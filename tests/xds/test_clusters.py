@@ -25,6 +25,8 @@ from lbcore.settings import (
     HttpHealthCheck,
     OutlierDetection,
     Payload,
+    PerHostThresholds,
+    RetryBudget,
     SlowStart,
     StatusRange,
     TcpHealthCheck,
@@ -188,6 +190,18 @@ def test_circuit_breakers(make: Any) -> None:
     assert make(circuit_breakers=breakers)["circuit_breakers"] == {
         "thresholds": [{"max_connections": 1, "max_pending_requests": 2, "max_requests": 0, "max_retries": 4}]
     }
+
+
+def test_a_retry_budget_and_limits_of_each_host() -> None:
+    breakers = CircuitBreakers(
+        retry_budget=RetryBudget(budget_percent=12.5),
+        track_remaining=True,
+        per_host_thresholds=PerHostThresholds(max_connections=7),
+    )
+    made = envoy(circuit_breakers=breakers)["circuit_breakers"]
+    assert made["per_host_thresholds"] == [{"max_connections": 7}]
+    assert made["thresholds"][0]["track_remaining"] is True
+    assert made["thresholds"][0]["retry_budget"] == {"budget_percent": {"value": 12.5}, "min_retry_concurrency": 3}
 
 
 @pytest.mark.parametrize("make", [envoy, grpc])

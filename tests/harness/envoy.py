@@ -59,7 +59,7 @@ class Envoy:
         log_level: str = "warning",
         component_log_level: str = "",
         wait_for: str = "ready",
-        time_limit: float = 20.0,
+        time_limit: float = 60.0,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lbcore-envoy-")
         folder = Path(self._folder.name)
@@ -113,7 +113,7 @@ class Envoy:
             if self._wait_for == "ready":
                 return self.admin("/ready").strip() == b"LIVE"
             return bool(self.admin("/server_info"))
-        except (FileNotFoundError, urllib.error.URLError, ConnectionError):
+        except (FileNotFoundError, urllib.error.URLError, ConnectionError, TimeoutError):
             return False
 
     @property
@@ -128,7 +128,7 @@ class Envoy:
     def admin(self, path: str, *, method: str = "GET") -> bytes:
         """What the admin interface answers. Raises `urllib.error.HTTPError` unless it is a 200."""
         request = urllib.request.Request(f"http://{self.admin_address}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=20) as response:
             body: bytes = response.read()
         return body
 

@@ -92,6 +92,19 @@ class Balancer:
     def _priority_values(self) -> list[tuple[int, int, int, int, int, int, bool]]: ...
 
 @final
+class EncodedEndpoints:
+    def __init__(
+        self,
+        endpoints: tuple[Endpoint, ...],
+        encode: Callable[[Endpoint], bytes],
+        previous: EncodedEndpoints | None = None,
+    ) -> None: ...
+    @property
+    def groups(self) -> Sequence[tuple[int, Locality]]: ...
+    @property
+    def bodies(self) -> Sequence[bytes]: ...
+
+@final
 class Records:
     arrival_times: numpy.typing.NDArray[numpy.int64]
     work: numpy.typing.NDArray[numpy.float64]

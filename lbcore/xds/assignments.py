@@ -7,39 +7,92 @@ Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from envoy.config.core.v3 import base_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf import wrappers_pb2
 
+from lbcore._core import EncodedEndpoints
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import Endpoint, Locality
 from lbcore.settings import DropOverload
 from lbcore.xds.addresses import address_message, is_unix
+from lbcore.xds.fields import field_tag, message_field, number_field, text_field
 from lbcore.xds.messages import fractional_percent, lb_metadata
 from lbcore.xds.nearness import NOWHERE, distance
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
 
-__all__ = ["assignment", "same_assignment"]
+__all__ = ["Frames", "assignment", "encoded_endpoints", "same_assignment"]
 
 _FIELDS = ("name", "endpoints", "locality_weights", "overprovisioning_factor", "drop_overload", "nearest_first", "ttl")
 
 
-def assignment(service: ServiceSnapshot, *, unix_sockets: bool, near: Locality = NOWHERE) -> Resource:
+def encoded_endpoints(
+    service: ServiceSnapshot, previous: EncodedEndpoints | None = None, *, unix_sockets: bool
+) -> EncodedEndpoints:
     """All of the service's endpoints, or those that have an IP: gRPC refuses unix sockets.
 
-    With `near`, a client's locality, the nearest come first within each priority.
+    Of `previous`, what the same service had before, everything unchanged is taken over.
     """
-    usable = [endpoint for endpoint in service.endpoints if unix_sockets or not is_unix(endpoint.address)]
-    message = endpoint_pb2.ClusterLoadAssignment(
-        cluster_name=service.name,
-        endpoints=_localities(usable, service, near),
-        policy=endpoint_pb2.ClusterLoadAssignment.Policy(
-            overprovisioning_factor=wrappers_pb2.UInt32Value(value=service.overprovisioning_factor),
-            drop_overloads=[_drop_overload(service.drop_overload)] if service.drop_overload else [],
-        ),
-    )
-    return Resource(ResourceType.ASSIGNMENT, service.name, message, ttl=service.ttl)
+    endpoints = service.endpoints
+    if not unix_sockets:
+        endpoints = tuple(endpoint for endpoint in endpoints if not is_unix(endpoint.address))
+    return EncodedEndpoints(endpoints, _lb_endpoint, previous)
+
+
+def assignment(service: ServiceSnapshot, endpoints: EncodedEndpoints, frames: Frames) -> Resource:
+    """The service's assignment, put together from what is serialised."""
+    bodies = endpoints.bodies
+    parts = [frames.name]
+    for index, head, tail in frames.groups:
+        body = bodies[index]
+        parts += (field_tag(2, len(head) + len(body) + len(tail)), head, body, tail)
+    parts.append(_policy(service.overprovisioning_factor, service.drop_overload))
+    return Resource(ResourceType.ASSIGNMENT, service.name, b"".join(parts), ttl=service.ttl)
+
+
+class Frames:
+    """What surrounds the endpoints of each group in an assignment; it changes rarely, and is made once.
+
+    Fields:
+        name: the assignment's.
+        groups: in order, the index of a group among its endpoints', and what precedes and follows its endpoints.
+    """
+
+    def __init__(self, service: ServiceSnapshot, endpoints: EncodedEndpoints, near: Locality) -> None:
+        self._made_of = (service.name, endpoints.groups, service.locality_weights, near)
+        groups = enumerate(endpoints.groups)
+        placed = sorted(((priority, distance(near, place)), place, index) for index, (priority, place) in groups)
+        rank = {priority: rank for rank, priority in enumerate(sorted({priority for priority, _, _ in placed}))}
+        self.name = text_field(1, service.name)
+        self.groups = [
+            (index, _locality(place), _tail(service.locality_weights.get(place, 1), rank[priority]))
+            for priority, place, index in placed
+        ]
+
+    @classmethod
+    def of(
+        cls,
+        service: ServiceSnapshot,
+        endpoints: EncodedEndpoints,
+        near: Locality = NOWHERE,
+        previous: Frames | None = None,
+    ) -> Frames:
+        """For clients in `near`, who see the nearest groups first; `previous` itself where it fits still."""
+        if previous is not None and previous._fit(service, endpoints, near):
+            return previous
+        return cls(service, endpoints, near)
+
+    def _fit(self, service: ServiceSnapshot, endpoints: EncodedEndpoints, near: Locality) -> bool:
+        name, groups, weights, seen_from = self._made_of
+        return (
+            groups is endpoints.groups
+            and name == service.name
+            and weights == service.locality_weights
+            and seen_from == near
+        )
 
 
 def same_assignment(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:
@@ -47,26 +100,29 @@ def same_assignment(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:
     return all(getattr(one, field) == getattr(other, field) for field in _FIELDS)
 
 
-def _localities(
-    endpoints: list[Endpoint], service: ServiceSnapshot, near: Locality
-) -> list[endpoint_components_pb2.LocalityLbEndpoints]:
-    by_place: dict[tuple[int, Locality], list[Endpoint]] = {}
-    for endpoint in endpoints:
-        by_place.setdefault((endpoint.priority, endpoint.locality), []).append(endpoint)
-    groups = {((priority, distance(near, place)), place): members for (priority, place), members in by_place.items()}
-    rank = {priority: rank for rank, priority in enumerate(sorted({priority for priority, _ in groups}))}
-    return [
-        endpoint_components_pb2.LocalityLbEndpoints(
-            locality=base_pb2.Locality(region=place.region, zone=place.zone, sub_zone=place.sub_zone),
-            lb_endpoints=map(_lb_endpoint, members),
-            load_balancing_weight=wrappers_pb2.UInt32Value(value=service.locality_weights.get(place, 1)),
-            priority=rank[priority],
-        )
-        for (priority, place), members in sorted(groups.items(), key=lambda group: group[0])
-    ]
+@lru_cache(maxsize=4096)
+def _locality(place: Locality) -> bytes:
+    """LocalityLbEndpoints.locality, present also where it is empty."""
+    message = base_pb2.Locality(region=place.region, zone=place.zone, sub_zone=place.sub_zone)
+    return message_field(1, message.SerializeToString())
 
 
-def _lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
+def _tail(weight: int, priority: int) -> bytes:
+    """LocalityLbEndpoints.load_balancing_weight and .priority."""
+    return message_field(3, number_field(1, weight)) + number_field(5, priority)
+
+
+@lru_cache(maxsize=4096)
+def _policy(overprovisioning_factor: int, drop_overload: DropOverload | None) -> bytes:
+    """ClusterLoadAssignment.policy."""
+    message = endpoint_pb2.ClusterLoadAssignment.Policy(
+        overprovisioning_factor=wrappers_pb2.UInt32Value(value=overprovisioning_factor),
+        drop_overloads=[_drop_overload(drop_overload)] if drop_overload else [],
+    )
+    return message_field(4, message.SerializeToString(deterministic=True))
+
+
+def _lb_endpoint(endpoint: Endpoint) -> bytes:
     message = endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(
             address=address_message(endpoint.address),
@@ -81,7 +137,7 @@ def _lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
     )
     if endpoint.metadata:
         message.metadata.CopyFrom(lb_metadata(endpoint.metadata))
-    return message
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def _drop_overload(drop: DropOverload) -> endpoint_pb2.ClusterLoadAssignment.Policy.DropOverload:

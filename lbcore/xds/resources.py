@@ -11,11 +11,12 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
+from lbcore._core import EncodedEndpoints
 from lbcore.directory import DirectorySnapshot, ServiceSnapshot
 from lbcore.model import Locality
 from lbcore.routing import Listener
 from lbcore.xds.addresses import is_unix
-from lbcore.xds.assignments import assignment, same_assignment
+from lbcore.xds.assignments import Frames, assignment, encoded_endpoints, same_assignment
 from lbcore.xds.client_kind import ClientKind
 from lbcore.xds.clusters import envoy_cluster, grpc_cluster, same_clusters
 from lbcore.xds.listeners import api_listener, envoy_listener
@@ -28,21 +29,30 @@ from lbcore.xds.wire import Resource
 __all__ = ["Catalog"]
 
 
+_ENDPOINTS = ("endpoints", "ip_endpoints")
+
+
 class ServiceResources:
     """All that clients get of one service; each resource is encoded when first asked for."""
 
     def __init__(self, service: ServiceSnapshot, previous: ServiceResources | None = None) -> None:
         self.service = service
         self._seen_from: dict[tuple[bool, Locality], Resource] = {}
+        # What of the endpoints was serialised before; an update that nobody asked for is skipped.
+        self._previous_endpoints: dict[str, EncodedEndpoints] = {}
+        self._previous_frames: Frames | None = None
         if previous is None:
             return
+        known = {name: previous.__dict__[name] for name in _ENDPOINTS if name in previous.__dict__}
+        self._previous_endpoints = previous._previous_endpoints | known
+        self._previous_frames = previous.__dict__.get("frames", previous._previous_frames)
         kept: list[str] = []
         if service.route == previous.service.route:
             kept += ["listener", "route"] if service.hash_on == previous.service.hash_on else ["listener"]
         if same_clusters(service, previous.service):
             kept += ["envoy_cluster", "grpc_cluster"]
         if same_assignment(service, previous.service):
-            kept += ["assignment", "ip_assignment"]
+            kept += ["assignment", "ip_assignment", *_ENDPOINTS]
             self._seen_from.update(previous._seen_from)
         self.__dict__.update({name: previous.__dict__[name] for name in kept if name in previous.__dict__})
 
@@ -56,12 +66,12 @@ class ServiceResources:
 
     @cached_property
     def assignment(self) -> Resource:
-        return assignment(self.service, unix_sockets=True)
+        return assignment(self.service, self.endpoints, self.frames)
 
     @cached_property
     def ip_assignment(self) -> Resource:
-        if any(is_unix(endpoint.address) for endpoint in self.service.endpoints):
-            return assignment(self.service, unix_sockets=False)
+        if self._has_unix_sockets:
+            return assignment(self.service, self.ip_endpoints, Frames.of(self.service, self.ip_endpoints))
         return self.assignment
 
     def assignment_seen_from(self, locality: Locality, *, unix_sockets: bool) -> Resource:
@@ -71,8 +81,28 @@ class ServiceResources:
             return self.assignment if unix_sockets else self.ip_assignment
         key = (unix_sockets, near)
         if key not in self._seen_from:
-            self._seen_from[key] = assignment(self.service, unix_sockets=unix_sockets, near=near)
+            endpoints = self.endpoints if unix_sockets or not self._has_unix_sockets else self.ip_endpoints
+            self._seen_from[key] = assignment(self.service, endpoints, Frames.of(self.service, endpoints, near))
         return self._seen_from[key]
+
+    @cached_property
+    def endpoints(self) -> EncodedEndpoints:
+        """All of them, serialised."""
+        return encoded_endpoints(self.service, self._previous_endpoints.get("endpoints"), unix_sockets=True)
+
+    @cached_property
+    def frames(self) -> Frames:
+        """What surrounds the endpoints of each group, for clients anywhere."""
+        return Frames.of(self.service, self.endpoints, previous=self._previous_frames)
+
+    @cached_property
+    def ip_endpoints(self) -> EncodedEndpoints:
+        """Those that have an IP, serialised."""
+        return encoded_endpoints(self.service, self._previous_endpoints.get("ip_endpoints"), unix_sockets=False)
+
+    @cached_property
+    def _has_unix_sockets(self) -> bool:
+        return any(is_unix(endpoint.address) for endpoint in self.service.endpoints)
 
     @cached_property
     def places(self) -> frozenset[Locality]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import xxhash
 from google.protobuf.message import Message
 
+from lbcore.xds.fields import field_tag, message_field, text_field, varint
 from lbcore.xds.messages import duration
 from lbcore.xds.resource_type import ResourceType
 
@@ -42,28 +43,29 @@ class Resource:
         self,
         resource_type: ResourceType,
         name: str,
-        message: Message,
+        message: Message | bytes,
         clusters: frozenset[str] = NO_CLUSTERS,
         ttl: float | None = None,
     ) -> None:
-        content = message.SerializeToString(deterministic=True)
+        content = message if isinstance(message, bytes) else message.SerializeToString(deterministic=True)
         self.name = name
         self.ttl = ttl
         self.version = xxhash.xxh3_64_hexdigest(content if ttl is None else content + _duration(6, ttl))
-        self.framed = _field(2, _text(1, resource_type.type_url) + _field(2, content))
-        names = _text(3, name) + _text(1, self.version)
-        self.delta_header = _tag(2, len(names) + len(self.framed)) + names
+        url = text_field(1, resource_type.type_url)
+        tag = field_tag(2, len(content))
+        self.framed = b"".join([field_tag(2, len(url) + len(tag) + len(content)), url, tag, content])
+        names = text_field(3, name) + text_field(1, self.version)
+        self.delta_header = field_tag(2, len(names) + len(self.framed)) + names
         self.clusters = clusters
 
     def heartbeat(self) -> bytes:
         """A `Resource` message without content: the client goes on with the version that it has (xds_protocol.rst)."""
-        return _text(3, self.name) + _text(1, self.version) + _duration(6, self.ttl or 0.0)
+        return text_field(3, self.name) + text_field(1, self.version) + _duration(6, self.ttl or 0.0)
 
     def timed(self) -> bytes:
         """A `Resource` message with its TTL, where it has one."""
-        return (
-            (_duration(6, self.ttl) if self.ttl else b"") + _text(3, self.name) + _text(1, self.version) + self.framed
-        )
+        ttl = _duration(6, self.ttl) if self.ttl else b""
+        return b"".join([ttl, text_field(3, self.name), text_field(1, self.version), self.framed])
 
 
 def sotw_body(
@@ -80,13 +82,13 @@ def sotw_body(
     """
     return b"".join(
         [
-            _text(1, version),
+            text_field(1, version),
             *(
                 _wrapped(resource.timed()) if timed and resource.ttl is not None else resource.framed
                 for resource in resources
             ),
             *_sotw_rest(resource_type),
-            *(_field(7, _resource_error(name)) for name in missing),
+            *(message_field(7, _resource_error(name)) for name in missing),
         ]
     )
 
@@ -105,12 +107,12 @@ def delta_body(
     """
     return b"".join(
         [
-            _text(1, version),
+            text_field(1, version),
             *(
                 part
                 for resource in resources
                 for part in (
-                    (_field(2, resource.timed()),)
+                    (message_field(2, resource.timed()),)
                     if timed and resource.ttl is not None
                     else (resource.delta_header, resource.framed)
                 )
@@ -123,60 +125,38 @@ def delta_body(
 def sotw_heartbeat(resource_type: ResourceType, version: str, resources: Iterable[Resource]) -> bytes:
     """A DiscoveryResponse that prolongs the life of resources, without its nonce."""
     beats = (_wrapped(resource.heartbeat()) for resource in resources)
-    return b"".join([_text(1, version), *beats, *_sotw_rest(resource_type)])
+    return b"".join([text_field(1, version), *beats, *_sotw_rest(resource_type)])
 
 
 def delta_heartbeat(resource_type: ResourceType, resources: Iterable[Resource]) -> bytes:
     """The same as a DeltaDiscoveryResponse."""
-    beats = (_field(2, resource.heartbeat()) for resource in resources)
+    beats = (message_field(2, resource.heartbeat()) for resource in resources)
     return b"".join([*beats, *_delta_rest(resource_type, ())])
 
 
 def _sotw_rest(resource_type: ResourceType) -> tuple[bytes, ...]:
-    return _text(4, resource_type.type_url), _field(6, _text(1, _CONTROL_PLANE))
+    return text_field(4, resource_type.type_url), message_field(6, text_field(1, _CONTROL_PLANE))
 
 
 def _delta_rest(resource_type: ResourceType, removed: Iterable[str]) -> tuple[bytes, ...]:
-    removals = (_text(6, name) for name in removed)
-    return _text(4, resource_type.type_url), *removals, _field(7, _text(1, _CONTROL_PLANE))
+    removals = (text_field(6, name) for name in removed)
+    return text_field(4, resource_type.type_url), *removals, message_field(7, text_field(1, _CONTROL_PLANE))
 
 
 def _wrapped(resource: bytes) -> bytes:
     """A `Resource` in an `Any`, among the resources of a DiscoveryResponse."""
-    return _field(2, _text(1, _WRAPPER) + _field(2, resource))
+    return message_field(2, text_field(1, _WRAPPER) + message_field(2, resource))
 
 
 def with_nonce(body: bytes, nonce: str) -> bytes:
     """The whole response; `nonce` has the same number in both kinds."""
-    return body + _text(5, nonce)
+    return body + text_field(5, nonce)
 
 
 def _resource_error(name: str) -> bytes:
-    status = b"\x08" + _varint(_NOT_FOUND) + _text(2, f"no resource {name!r}")
-    return _field(1, _text(1, name)) + _field(2, status)
+    status = b"\x08" + varint(_NOT_FOUND) + text_field(2, f"no resource {name!r}")
+    return message_field(1, text_field(1, name)) + message_field(2, status)
 
 
 def _duration(number: int, seconds: float) -> bytes:
-    return _field(number, duration(seconds).SerializeToString())
-
-
-def _text(number: int, value: str) -> bytes:
-    return _field(number, value.encode())
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return _tag(number, len(payload)) + payload
-
-
-def _tag(number: int, length: int) -> bytes:
-    """Key and length of a length-delimited field (wire type 2) with a number below 16."""
-    return bytes((number << 3 | 2,)) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return message_field(number, duration(seconds).SerializeToString())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from lbcore.directory import ServiceSnapshot
 from lbcore.model import MAX_WEIGHT, Endpoint, Health, Locality
 from lbcore.settings import DropOverload
-from lbcore.xds.assignments import assignment
+from lbcore.xds.assignments import Frames, assignment, encoded_endpoints
+from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
 
 
@@ -27,8 +29,13 @@ def message(resource: Resource) -> Any:
     return endpoint_pb2.ClusterLoadAssignment.FromString(any_pb2.Any.FromString(payload[start + 1 :]).value)
 
 
+def made_of(service: ServiceSnapshot, unix_sockets: bool = True) -> Resource:
+    endpoints = encoded_endpoints(service, unix_sockets=unix_sockets)
+    return assignment(service, endpoints, Frames.of(service, endpoints))
+
+
 def made(*endpoints: Endpoint, unix_sockets: bool = True, **settings: Any) -> Any:
-    return message(assignment(ServiceSnapshot(name="web", endpoints=endpoints, **settings), unix_sockets=unix_sockets))
+    return message(made_of(ServiceSnapshot(name="web", endpoints=endpoints, **settings), unix_sockets))
 
 
 def addresses(made: Any) -> list[tuple[str, int]]:
@@ -113,7 +120,7 @@ def test_equal_content_has_an_equal_version_whatever_the_order_of_its_metadata()
     entries = [(f"key-{number}", number) for number in range(100)]
     one = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", metadata=dict(entries)),))
     other = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", metadata=dict(reversed(entries))),))
-    assert assignment(one, unix_sockets=True).version == assignment(other, unix_sockets=True).version
+    assert made_of(one).version == made_of(other).version
 
 
 endpoints = st.builds(
@@ -138,7 +145,7 @@ services = st.builds(
 
 @given(services, st.booleans())
 def test_v1_to_v6_hold_for_any_service(service: ServiceSnapshot, unix_sockets: bool) -> None:
-    made = message(assignment(service, unix_sockets=unix_sockets))
+    made = message(made_of(service, unix_sockets))
     assert made.cluster_name == service.name
     assert all(group.HasField("locality") and group.load_balancing_weight.value >= 1 for group in made.endpoints)
     priorities = {group.priority for group in made.endpoints}
@@ -152,3 +159,60 @@ def test_v1_to_v6_hold_for_any_service(service: ServiceSnapshot, unix_sockets: b
     for priority in priorities:
         weights = [group.load_balancing_weight.value for group in made.endpoints if group.priority == priority]
         assert sum(weights) <= MAX_WEIGHT
+
+
+@given(services, st.booleans())
+def test_v6_it_is_byte_for_byte_what_protobuf_writes(service: ServiceSnapshot, unix_sockets: bool) -> None:
+    resource = made_of(service, unix_sockets)
+    again = Resource(ResourceType.ASSIGNMENT, service.name, message(resource))
+    assert again.framed == resource.framed
+    assert again.version == resource.version
+
+
+changes = st.lists(
+    st.tuples(st.integers(0, 14), st.sampled_from(["weight", "health", "locality", "priority", "metadata", "gone"])),
+    max_size=6,
+)
+
+
+@given(services, st.lists(changes, max_size=4), st.booleans())
+def test_what_follows_another_is_what_it_would_be_alone(
+    service: ServiceSnapshot, history: list[list[tuple[int, str]]], unix_sockets: bool
+) -> None:
+    encoded = encoded_endpoints(service, unix_sockets=unix_sockets)
+    frames = Frames.of(service, encoded)
+    for step, edits in enumerate(history, start=2):
+        members = list(service.endpoints)
+        for index, what in edits:
+            if index < len(members):
+                members[index : index + 1] = edited(members[index], what, step)
+        service = replace(service, endpoints=tuple(members))
+        encoded = encoded_endpoints(service, encoded, unix_sockets=unix_sockets)
+        frames = Frames.of(service, encoded, previous=frames)
+        assert assignment(service, encoded, frames).framed == made_of(service, unix_sockets).framed
+
+
+def edited(endpoint: Endpoint, what: str, step: int) -> list[Endpoint]:
+    if what == "gone":
+        return []
+    value = {
+        "weight": step,
+        "health": Health(step % 6),
+        "locality": Locality("eu", f"z{step}"),
+        "priority": step,
+        "metadata": {"step": step},
+    }[what]
+    return [replace_one(endpoint, **{what: value})]
+
+
+def replace_one(endpoint: Endpoint, **changed: Any) -> Endpoint:
+    fields = {name: getattr(endpoint, name) for name in Endpoint.__slots__ if name != "address"}
+    return Endpoint(endpoint.address, **{**fields, **changed})
+
+
+@pytest.mark.parametrize("length", [0, 1, 90, 127, 128, 16_000, 70_000])
+def test_lengths_of_any_size_are_framed_right(length: int) -> None:
+    for endpoint in (Endpoint("10.0.0.1:80", hostname="w" * length), Endpoint("unix:/" + "p" * min(length, 100))):
+        (group,) = made(endpoint).endpoints
+        (one,) = group.lb_endpoints
+        assert (one.endpoint.hostname or one.endpoint.address.pipe.path) in ("", "w" * length, endpoint.address[5:])

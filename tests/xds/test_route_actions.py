@@ -17,11 +17,11 @@ from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint
 from lbcore.retry import RetryBackOff, RetryPolicy
 from lbcore.routing import Listener, Route, RouteAction
-from lbcore.xds.assignments import assignment
 from lbcore.xds.clusters import envoy_cluster, grpc_cluster
 from lbcore.xds.listeners import api_listener, envoy_listener
 from lbcore.xds.messages import FAULT_FILTER
 from lbcore.xds.routes import listener_routes, service_route
+from tests.xds.test_assignments import made_of
 from tests.xds.test_clusters import as_json
 
 FAULTY = RouteAction(fault=Fault(abort=FaultAbort(http_status=503, percentage=0.5), max_active_faults=3))
@@ -112,7 +112,7 @@ def test_http2_and_the_time_to_connect_are_envoys_alone() -> None:
 
 def test_further_addresses_are_passed_on() -> None:
     web = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80", additional_addresses=("[2001:db8::1]:80",)),))
-    made = as_json(assignment(web, unix_sockets=True), endpoint_pb2.ClusterLoadAssignment)
+    made = as_json(made_of(web), endpoint_pb2.ClusterLoadAssignment)
     (endpoint,) = made["endpoints"][0]["lb_endpoints"]
     (further,) = endpoint["endpoint"]["additional_addresses"]
     assert further["address"]["socket_address"] == {"address": "2001:db8::1", "port_value": 80}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import grpc
 import pytest
@@ -143,10 +144,10 @@ async def test_r7_a_failure_inside_at_a_change_ends_only_the_streams_it_concerns
 ) -> None:
     encode = assignment
 
-    def fail_for_web(service: ServiceSnapshot, **options: bool) -> Resource:
+    def fail_for_web(service: ServiceSnapshot, *args: Any) -> Resource:
         if service.name == "web":
             raise RuntimeError("broken on purpose")
-        return encode(service, **options)
+        return encode(service, *args)
 
     served.publish(service("web", 1), service("api", 1))
     of_web, of_api = served.sotw(), served.sotw()

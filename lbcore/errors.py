@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 __all__ = [
     "ConfigError",
+    "DeadlineExceeded",
     "InvalidSetting",
     "LbError",
     "Mistake",
@@ -127,6 +128,10 @@ class ServiceUnreachable(LbError, ConnectionError):
 
 class RequestTimedOut(LbError, TimeoutError):
     """The picker service did not answer in time."""
+
+
+class DeadlineExceeded(LbError, TimeoutError):
+    """A call, or one attempt of it, has taken longer than it may; the message says which."""
 
 
 class SourceTimedOut(LbError, TimeoutError):

@@ -120,6 +120,8 @@ class HealthChecker:
             self._found[endpoint.address] = state.found(outcome.reason)
             self._changed.set()
         elif outcome.passed and not state.failed:
+            self._cluster.passed_check(endpoint.address)  # ends an ejection
+        elif outcome.passed and not state.failed:
             self._cluster.passed_check(endpoint.address)
 
     async def _run(self, checks: Checks) -> None:

@@ -1,0 +1,295 @@
+"""`call`: one request to a cluster, with as many attempts as it takes and is allowed.
+
+The invariants: whatever happens, also cancellation, each attempt's lease ends exactly once, each retry gives back its
+place in the budget, and no task outlives the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random as chance
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+from lbcore._core import Lease
+from lbcore.errors import DeadlineExceeded, LbError, NoEndpointAvailable
+from lbcore.model import Endpoint
+from lbcore.picker import Picker
+from lbcore.resilience.attempt import Attempt, running_attempt
+from lbcore.resilience.fault_injection import FaultInjection
+from lbcore.resilience.hedge import Hedge
+from lbcore.resilience.limit import Limit
+from lbcore.resilience.outcome import Outcome, outcome_of
+from lbcore.resilience.retry import Retry
+from lbcore.validation import number
+
+__all__ = ["call"]
+
+T = TypeVar("T")
+Work = Callable[[Endpoint], Awaitable[Any]]
+_ONCE = Retry(attempts=1, budget=None)
+
+
+async def call(
+    cluster: Picker,
+    attempt: Callable[[Endpoint], Awaitable[T]],
+    *,
+    key: str | bytes | int | None = None,
+    retry: Retry | None = None,
+    hedge: Hedge | None = None,
+    timeout: float | None = None,
+    per_try_timeout: float | None = None,
+    limits: Sequence[Limit] = (),
+    fault: FaultInjection | None = None,
+    headers: Mapping[str, str] | None = None,
+    random: Callable[[], float] = chance.random,
+) -> T:
+    """Runs `attempt(endpoint)` on an endpoint that the cluster picks, again where it fails and may be tried again.
+
+    Args:
+        cluster: a `Cluster`, or a view of one.
+        attempt: the caller's coroutine. What it returns or raises is read by `lbcore.resilience.outcome`; 5xx, errors
+            and timeouts count against the endpoint, a cancelled attempt counts as neither success nor failure.
+        key: what a hash policy hashes; retries go on along the key's own order.
+        retry: None: one attempt. A `Hedge` without it makes attempts again by the rules of `Retry()`.
+        hedge: when to begin another attempt beside one that takes long.
+        timeout: seconds for all of it; within an attempt of another call no more than that has left.
+        per_try_timeout: seconds for one attempt.
+        limits: asked in this order, before anything else.
+        fault: faults to inject, once for the whole call; `headers` are for it to match.
+        random: numbers from 0 up to, but without, 1.
+
+    Returns the result of the attempt that decides, also where its status is a failure and no retry is left. Raises what
+    that attempt raised, `DeadlineExceeded`, `NoEndpointAvailable`, `Overloaded`, or `FaultInjected`.
+
+    >>> import asyncio
+    >>> from lbcore import Cluster
+    >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")])
+    >>> async def attempt(endpoint: Endpoint) -> str:
+    ...     if endpoint.address == "10.0.0.1:80":
+    ...         raise ConnectionResetError
+    ...     return endpoint.address
+    >>> asyncio.run(call(cluster, attempt, retry=Retry(attempts=2)))
+    '10.0.0.2:80'
+    """
+    deadline = _deadline(timeout)
+    longest = math.inf if per_try_timeout is None else number(per_try_timeout, "per_try_timeout", 0.0, above=True)
+    with ExitStack() as admitted:
+        ending = Admissions(limits, admitted)
+        if fault is not None:
+            await fault.apply(key, headers or {}, random)
+        outcome = await _Call(cluster, attempt, key, retry, hedge, deadline, longest, random).run()
+        ending.ok = outcome.ok
+    if outcome.error is not None:
+        raise outcome.error
+    result: T = outcome.result
+    return result
+
+
+class Admissions:
+    """Lets a call in through every limit, and tells each how it ended."""
+
+    def __init__(self, limits: Sequence[Limit], admitted: ExitStack) -> None:
+        self.ok: bool | None = None  # until it is known: cancelled
+        for limit in limits:
+            admitted.callback(self._tell, limit.admit())
+
+    def _tell(self, done: Callable[[bool | None], None]) -> None:
+        done(self.ok)
+
+
+def _deadline(timeout: float | None) -> float:
+    """By the loop's clock: of this call, or of the attempt that it is made in, whichever is sooner."""
+    around = running_attempt.get()
+    outer = math.inf if around is None or around.deadline is None else around.deadline
+    if timeout is None:
+        return outer
+    return min(outer, asyncio.get_running_loop().time() + number(timeout, "timeout", 0.0, above=True))
+
+
+class _Call:
+    """A call's attempts, under way and to come."""
+
+    def __init__(
+        self,
+        cluster: Picker,
+        work: Work,
+        key: str | bytes | int | None,
+        retry: Retry | None,
+        hedge: Hedge | None,
+        deadline: float,
+        per_try_timeout: float,
+        random: Callable[[], float],
+    ) -> None:
+        self._cluster = cluster
+        self._work = work
+        self._key = key
+        self._retry = retry or (Retry(attempts=hedge.attempts) if hedge else _ONCE)
+        self._hedge = hedge
+        self._deadline = deadline
+        self._per_try_timeout = per_try_timeout
+        self._random = random
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[asyncio.Task[Outcome], _Running] = {}
+        self._tried: list[str] = []
+        self._next_at = math.inf  # when the next attempt begins
+        self._waiting = False  # for that, with a place in the budget
+
+    async def run(self) -> Outcome:
+        budget = self._retry.budget
+        if budget is not None:
+            budget.begin()
+        try:
+            self._begin(holds_place=False)
+            return await self._until_decided()
+        finally:
+            if self._waiting and budget is not None:
+                budget.give_back()
+            await self._end_all()
+            if budget is not None:
+                budget.end()
+
+    async def _until_decided(self) -> Outcome:
+        last = Outcome()
+        while True:
+            for task in await self._some_done():
+                self._give_back(self._running.pop(task))
+                last = task.result()
+                if not self._try_again_after(last):
+                    return last
+            now = self._loop.time()
+            if now >= self._deadline:
+                return self._too_late()
+            if now >= self._next_at:
+                self._begin_next()
+            if not self._running and self._next_at == math.inf:
+                return last
+
+    async def _some_done(self) -> set[asyncio.Task[Outcome]]:
+        """Waits for an attempt to end, for the next one to be due or for the deadline."""
+        until = min(self._deadline, self._next_at)
+        pause = None if until == math.inf else max(0.0, until - self._loop.time())
+        if not self._running:
+            await asyncio.sleep(pause or 0.0)
+            return set()
+        done, _ = await asyncio.wait(self._running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    def _give_back(self, running: _Running) -> None:
+        """The place in the budget, if it holds one."""
+        if running.holds_place and self._retry.budget is not None:
+            self._retry.budget.give_back()
+
+    def _try_again_after(self, outcome: Outcome) -> bool:
+        """Arranges for the next attempt; returns whether the call goes on, by it or by attempts still under way."""
+        wanted = self._retry.wanted(outcome)
+        budget = self._retry.budget
+        if budget is not None:
+            budget.heard(wanted)
+        if not wanted:
+            return False
+        pushback = outcome.pushback
+        if pushback is not None and pushback < 0:
+            self._next_at = math.inf
+        elif not self._waiting and self._may_begin_another():
+            self._next_at = self._loop.time() + self._delay(pushback)
+        return bool(self._running) or self._next_at < math.inf
+
+    def _delay(self, pushback: float | None) -> float:
+        if pushback is not None:
+            return pushback
+        return 0.0 if self._hedge else self._retry.backoff.delay(len(self._tried), self._random)
+
+    def _may_begin_another(self) -> bool:
+        """Takes a place in the budget for it, if so."""
+        if len(self._tried) >= self._retry.attempts:
+            return False
+        self._waiting = self._retry.budget is None or self._retry.budget.take()
+        return self._waiting
+
+    def _begin_next(self) -> None:
+        """Begins the attempt that is due: the retry that waited, or a hedge."""
+        self._next_at = math.inf
+        if not self._waiting and not self._may_begin_another():
+            return
+        self._waiting = False
+        try:
+            self._begin(holds_place=True)
+        except LbError:  # nobody left to ask: what has been heard so far decides
+            if self._retry.budget is not None:
+                self._retry.budget.give_back()
+
+    def _begin(self, *, holds_place: bool) -> None:
+        lease = self._acquire()
+        self._tried.append(lease.endpoint.address)
+        number = len(self._tried)
+        deadline = min(self._deadline, self._loop.time() + self._per_try_timeout)
+        this = Attempt(lease.endpoint, number, None if deadline == math.inf else deadline)
+        running = _Running(self._work, lease, this, holds_place)
+        self._running[self._loop.create_task(running.run())] = running
+        if self._hedge and number < self._retry.attempts:
+            self._next_at = self._loop.time() + self._hedge.delay
+
+    def _acquire(self) -> Lease:
+        if self._tried and self._retry.avoid_previous:
+            try:
+                return self._cluster.acquire(self._key, exclude=self._tried)
+            except NoEndpointAvailable:
+                pass  # all have been tried: any will do
+        return self._cluster.acquire(self._key)
+
+    def _too_late(self) -> Outcome:
+        for task, running in self._running.items():
+            running.time_out(task)
+        return Outcome(error=DeadlineExceeded(f"no answer in time after {len(self._tried)} attempts"))
+
+    async def _end_all(self) -> None:
+        """Cancels what is still under way, and waits for it."""
+        for task, running in self._running.items():
+            self._give_back(running)
+            task.cancel()
+        if self._running:
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+
+class _Running:
+    """One attempt: runs the caller's coroutine within its time and reports to the lease."""
+
+    def __init__(self, work: Work, lease: Lease, this: Attempt, holds_place: bool) -> None:
+        self.holds_place = holds_place
+        self._work = work
+        self._lease = lease
+        self._this = this
+        self._timed_out = False
+
+    async def run(self) -> Outcome:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        running_attempt.set(self._this)  # a task has a context of its own
+        began = loop.time()
+        deadline = self._this.deadline
+        timer = None if deadline is None else loop.call_at(deadline, self.time_out, task)
+        try:
+            outcome = outcome_of(await self._work(self._this.endpoint))
+        except asyncio.CancelledError:
+            if not self._timed_out:
+                del self._lease  # released without a word: a call that was given up says nothing of the endpoint
+                raise
+            seconds = loop.time() - began
+            address = self._this.endpoint.address
+            outcome = Outcome(error=DeadlineExceeded(f"no answer from {address} within {seconds:.3g} s"), status=504)
+        except Exception as error:
+            outcome = outcome_of(error=error)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._lease.done(outcome.ok, status=outcome.status, latency=loop.time() - began)
+        return outcome
+
+    def time_out(self, task: asyncio.Task[Any]) -> None:
+        """Ends it as one that took too long, for which its endpoint is to blame."""
+        self._timed_out = True
+        task.cancel()

@@ -4,6 +4,7 @@
 #   make test       lint and all tests: what continuous integration runs
 #   make lint       ruff, mypy, stubtest
 #   make bench      ratios to the floor of a call; ONLY=bench_picks for one file
+#   make peers      lbcore beside other libraries, to docs/measured-peers.md
 #   make callgrind  instruction counts of the hot paths against the committed ones (needs valgrind)
 #   make sanitize   the core's tests on a build with bounds checks, AddressSanitizer and UBSan
 #   make proto      the Python modules of lbcore/service/proto/*.proto
@@ -27,7 +28,7 @@ SANITIZED := build/sanitize
 SANITIZERS := $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell $(CC) -print-file-name=$(library)))
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint unit bench callgrind sanitize proto envoy programs build constraints clean
+.PHONY: run test lint unit bench peers callgrind sanitize proto envoy programs build constraints clean
 
 run: build
 	$(PY) -m examples.run
@@ -45,6 +46,9 @@ lint: build
 
 bench: build $(VENV)/.floor
 	$(PY) -m pytest $(if $(ONLY),bench/$(ONLY).py,bench) -p no:cacheprovider --benchmark-json=build/bench.json $(ARGS)
+
+peers: build
+	$(PY) -m bench.peers $(ARGS)
 
 callgrind: build $(VENV)/.floor $(VENV)/.requests
 	$(PY) -m bench.callgrind $(ARGS)

@@ -10,7 +10,8 @@ from bench.conftest import Versus
 from bench.fleet import endpoints, keys
 from bench.floor._floor import Floor, gather
 from bench.loop import Loop
-from lbcore import Cluster, Maglev, Policy, RingHash, RoundRobin
+from lbcore import Cluster, Jump, Maglev, Policy, RingHash, RoundRobin
+from lbcore._core import _use_simd
 
 LARGE = 1 << 18  # keys in a batch: 2 MiB of hashes, past the first-level caches
 TABLE_SIZE = 65537
@@ -80,4 +81,19 @@ def test_plain_count(versus: Versus) -> None:
         Loop(f"cluster.pick_many({LARGE})", {"cluster": cluster}, 1, calls=LARGE),
         "C loop: table[hash % 65537]",
         gather_loop(LARGE),
+    )
+
+
+@pytest.mark.parametrize("shards", [10, 100, 1000])
+def test_jump_beside_its_plain_loop(versus: Versus, shards: int) -> None:
+    cluster = Cluster("bench", endpoints(shards), policy=Jump())
+    names = {"cluster": cluster, "hashes": hashes(LARGE), "out": np.empty(LARGE, np.int32), "simd": _use_simd}
+    pick = "cluster.pick_many(hashes, out)"
+    versus(
+        f"pick_many(array of {LARGE}), jump, {shards} shards",
+        Loop(pick, names, 1, calls=LARGE),
+        "the same without vectors",
+        Loop(f"simd('scalar'); {pick}; simd()", names, 1, calls=LARGE),
+        goal=1 / 3,
+        rounds=30,
     )

@@ -8,6 +8,7 @@ concept, listed here from the bottom up; the public declarations are in lbcore/_
 cimport cython
 
 include "arithmetic.pxi"
+include "simd.pxi"
 include "hashing.pxi"
 include "clock.pxi"
 include "table_memory.pxi"

@@ -26,13 +26,21 @@ cdef PyMethodDef pick_method, acquire_method, done_method
 cdef EntryPoint pick_in_full, acquire_in_full, done_in_full
 
 
+# What is rarer stands in functions of its own, so that the commonest call saves no register but the one it needs.
+
 cdef object pick_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
     cdef Selector* selector = (<Balancer>self).direct
     cdef int32_t member
     if lb_likely(count == 0 and names == NULL and selector != NULL and not (<Balancer>self).hashing):
         member = selector.choose(selector, &(<Balancer>self).draw, 0)
-    else:
-        member = entry_choose(self, arguments, count, names)
+        if lb_likely(member >= 0):
+            return <object>(<Balancer>self).objects[member]
+        return pick_otherwise(self, NULL, 0, NULL)
+    return pick_otherwise(self, arguments, count, names)
+
+
+cdef object pick_otherwise(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
+    cdef int32_t member = entry_choose(self, arguments, count, names)
     if lb_unlikely(member < 0):
         return pick_in_full(self, arguments, count, names)
     return <object>(<Balancer>self).objects[member]
@@ -45,8 +53,14 @@ cdef object acquire_entry(PyObject* self, PyObject** arguments, Py_ssize_t count
         return acquire_in_full(self, arguments, count, names)
     if lb_likely(count == 0 and names == NULL and selector != NULL and not (<Balancer>self).hashing):
         member = selector.choose(selector, &(<Balancer>self).draw, 0)
-    else:
-        member = entry_choose(self, arguments, count, names)
+        if lb_likely(member >= 0):
+            return lease_new(<Balancer>self, member)
+        return acquire_otherwise(self, NULL, 0, NULL)
+    return acquire_otherwise(self, arguments, count, names)
+
+
+cdef object acquire_otherwise(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
+    cdef int32_t member = entry_choose(self, arguments, count, names)
     if lb_unlikely(member < 0):
         return acquire_in_full(self, arguments, count, names)
     return lease_new(<Balancer>self, member)

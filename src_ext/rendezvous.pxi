@@ -3,19 +3,16 @@
 # moves only the keys it must. Source: Thaler and Ravishankar 1998; the weighted score: Schindelhauer and Schomaker, 2005.
 #
 # The scores of all endpoints are computed in one plain loop over arrays, which the compiler turns into SIMD for each kind
-# of machine (target_clones). It uses nothing but IEEE operations in a fixed order, without contraction, and a logarithm of
+# of machine (simd.pxi). It uses nothing but IEEE operations in a fixed order, without contraction, and a logarithm of
 # its own, so every machine gets the same bits: the same key reaches the same endpoint from all of them.
 
 cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
-    #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__) \
-        && !defined(__SANITIZE_ADDRESS__)
-    #define LB_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-    #else
-    #define LB_SIMD
-    #endif
+    #define LB_RENDEZVOUS_PARAMETERS \
+        const uint64_t *endpoints, const double *inverse_weights, uint32_t count, uint64_t hash, int64_t *scores
+    #define LB_RENDEZVOUS_ARGUMENTS endpoints, inverse_weights, count, hash, scores
 
     /* u in (0, 1] out of the key's and the endpoint's hash; the mix is MurmurHash3's 64-bit finaliser. */
     static inline uint64_t lb_rendezvous_mix(uint64_t hash, uint64_t endpoint) {
@@ -25,15 +22,23 @@ cdef extern from *:
         return ((mixed ^ (mixed >> 33)) >> 12) + 1;    /* 1 to 2^52 */
     }
 
+    /* An integer of 0 to 2^52, by its bits alone: not every machine converts vectors of 64-bit integers. */
+    static inline double lb_exact_double(uint64_t whole) {
+        uint64_t bits = whole + 0x4330000000000000ULL;
+        double value;
+        memcpy(&value, &bits, 8);
+        return value - 4503599627370496.0;
+    }
+
     /* -ln(mixed / 2^52), by the area tangent series about 1; relative error below 1e-14 off 0. */
     static inline double lb_rendezvous_score(uint64_t mixed, double inverse_weight) {
-        double value = (double)(int64_t)mixed;
+        double value = lb_exact_double(mixed);
         uint64_t bits;
         memcpy(&bits, &value, 8);
         /* Exponent and mantissa about the square root of two: the mantissa is in [0.707, 1.414). */
         uint64_t shifted = bits - 0x3FE6A09E667F3BCDULL;
-        int64_t exponent = (int64_t)(shifted >> 52) - (int64_t)((shifted >> 63) << 12);
-        bits = bits - ((uint64_t)exponent << 52);
+        uint64_t exponent = shifted >> 52;    /* 0 to 52 */
+        bits = bits - (exponent << 52);
         double mantissa;
         memcpy(&mantissa, &bits, 8);
         double s = (mantissa - 1.0) / (mantissa + 1.0);
@@ -47,14 +52,12 @@ cdef extern from *:
         series = series * square + 1.0 / 5;
         series = series * square + 1.0 / 3;
         series = series * square + 1.0;
-        double logarithm = (double)(exponent - 52) * 0.69314718055994530942 + 2.0 * s * series;
+        double logarithm = (lb_exact_double(exponent) - 52.0) * 0.69314718055994530942 + 2.0 * s * series;
         return (0.0 - logarithm) * inverse_weight;
     }
 
     /* Scores as the integers of their bits: they are not negative, so they order alike. Returns the least. */
-    LB_SIMD static int64_t lb_rendezvous_scores(
-        const uint64_t *endpoints, const double *inverse_weights, uint32_t count, uint64_t hash, int64_t *scores
-    ) {
+    static inline LB_IN_PLACE int64_t lb_rendezvous_scores_loop(LB_RENDEZVOUS_PARAMETERS) {
         int64_t least = INT64_MAX;
         for (uint32_t i = 0; i < count; i++) {
             double score = lb_rendezvous_score(lb_rendezvous_mix(hash, endpoints[i]), inverse_weights[i]);
@@ -67,9 +70,7 @@ cdef extern from *:
     }
 
     /* With equal weights the largest u wins; complemented, so that the least wins here too. */
-    LB_SIMD static int64_t lb_rendezvous_mixes(
-        const uint64_t *endpoints, const double *inverse_weights, uint32_t count, uint64_t hash, int64_t *scores
-    ) {
+    static inline LB_IN_PLACE int64_t lb_rendezvous_mixes_loop(LB_RENDEZVOUS_PARAMETERS) {
         int64_t least = INT64_MAX;
         (void)inverse_weights;
         for (uint32_t i = 0; i < count; i++) {
@@ -79,9 +80,29 @@ cdef extern from *:
         }
         return least;
     }
-    typedef int64_t (*lb_rendezvous_function)(
-        const uint64_t *, const double *, uint32_t, uint64_t, int64_t *
-    );
+
+    /* The loop compiled for each kind of machine, and the choice among them. */
+    #ifdef LB_X86
+    #define LB_RENDEZVOUS(name) \
+        LB_AVX512 static int64_t name##_avx512(LB_RENDEZVOUS_PARAMETERS) { \
+            return name##_loop(LB_RENDEZVOUS_ARGUMENTS); \
+        } \
+        LB_AVX2 static int64_t name##_avx2(LB_RENDEZVOUS_PARAMETERS) { \
+            return name##_loop(LB_RENDEZVOUS_ARGUMENTS); \
+        } \
+        static int64_t name(LB_RENDEZVOUS_PARAMETERS) { \
+            if (lb_simd == LB_WITH_AVX512) return name##_avx512(LB_RENDEZVOUS_ARGUMENTS); \
+            if (lb_simd == LB_WITH_AVX2) return name##_avx2(LB_RENDEZVOUS_ARGUMENTS); \
+            return name##_loop(LB_RENDEZVOUS_ARGUMENTS); \
+        }
+    #else
+    #define LB_RENDEZVOUS(name) \
+        static int64_t name(LB_RENDEZVOUS_PARAMETERS) { return name##_loop(LB_RENDEZVOUS_ARGUMENTS); }
+    #endif
+    LB_RENDEZVOUS(lb_rendezvous_scores)
+    LB_RENDEZVOUS(lb_rendezvous_mixes)
+
+    typedef int64_t (*lb_rendezvous_function)(LB_RENDEZVOUS_PARAMETERS);
     """
     ctypedef int64_t (*RendezvousFunction "lb_rendezvous_function")(
         const uint64_t*, const double*, uint32_t, uint64_t, int64_t*

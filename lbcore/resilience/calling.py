@@ -13,11 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from lbcore._core import Lease
-from lbcore.errors import DeadlineExceeded, LbError, NoEndpointAvailable
+from lbcore._core import Lease, Permit
+from lbcore.cluster import Cluster
+from lbcore.errors import DeadlineExceeded, LbError, NoEndpointAvailable, Overloaded
 from lbcore.model import Endpoint
 from lbcore.picker import Picker
 from lbcore.resilience.attempt import Attempt, running_attempt
+from lbcore.resilience.budget import RetryLimit
 from lbcore.resilience.fault_injection import FaultInjection
 from lbcore.resilience.hedge import Hedge
 from lbcore.resilience.limit import Limit
@@ -135,18 +137,18 @@ class _Call:
         self._running: dict[asyncio.Task[Outcome], _Running] = {}
         self._tried: list[str] = []
         self._next_at = math.inf  # when the next attempt begins
-        self._waiting = False  # for that, with a place in the budget
+        self._waiting: _Place | None = None  # of the retry that waits for that
 
     async def run(self) -> Outcome:
         budget = self._retry.budget
         if budget is not None:
             budget.begin()
         try:
-            self._begin(holds_place=False)
+            self._begin(None)
             return await self._until_decided()
         finally:
-            if self._waiting and budget is not None:
-                budget.give_back()
+            if self._waiting is not None:
+                self._waiting.give_back()
             await self._end_all()
             if budget is not None:
                 budget.end()
@@ -155,7 +157,7 @@ class _Call:
         last = Outcome()
         while True:
             for task in await self._some_done():
-                self._give_back(self._running.pop(task))
+                self._running.pop(task).give_back()
                 last = task.result()
                 if not self._try_again_after(last):
                     return last
@@ -177,11 +179,6 @@ class _Call:
         done, _ = await asyncio.wait(self._running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         return done
 
-    def _give_back(self, running: _Running) -> None:
-        """The place in the budget, if it holds one."""
-        if running.holds_place and self._retry.budget is not None:
-            self._retry.budget.give_back()
-
     def _try_again_after(self, outcome: Outcome) -> bool:
         """Arranges for the next attempt; returns whether the call goes on, by it or by attempts still under way."""
         wanted = self._retry.wanted(outcome)
@@ -193,7 +190,7 @@ class _Call:
         pushback = outcome.pushback
         if pushback is not None and pushback < 0:
             self._next_at = math.inf
-        elif not self._waiting and self._may_begin_another():
+        elif self._waiting is None and self._may_begin_another():
             self._next_at = self._loop.time() + self._delay(pushback)
         return bool(self._running) or self._next_at < math.inf
 
@@ -203,31 +200,30 @@ class _Call:
         return 0.0 if self._hedge else self._retry.backoff.delay(len(self._tried), self._random)
 
     def _may_begin_another(self) -> bool:
-        """Takes a place in the budget for it, if so."""
-        if len(self._tried) >= self._retry.attempts:
-            return False
-        self._waiting = self._retry.budget is None or self._retry.budget.take()
-        return self._waiting
+        """Takes a place for it, if so."""
+        if len(self._tried) < self._retry.attempts:
+            self._waiting = _take_place(self._cluster, self._retry.budget)
+        return self._waiting is not None
 
     def _begin_next(self) -> None:
         """Begins the attempt that is due: the retry that waited, or a hedge."""
         self._next_at = math.inf
-        if not self._waiting and not self._may_begin_another():
+        if self._waiting is None and not self._may_begin_another():
             return
-        self._waiting = False
+        place, self._waiting = self._waiting, None
         try:
-            self._begin(holds_place=True)
+            self._begin(place)
         except LbError:  # nobody left to ask: what has been heard so far decides
-            if self._retry.budget is not None:
-                self._retry.budget.give_back()
+            if place is not None:
+                place.give_back()
 
-    def _begin(self, *, holds_place: bool) -> None:
+    def _begin(self, place: _Place | None) -> None:
         lease = self._acquire()
         self._tried.append(lease.endpoint.address)
         number = len(self._tried)
         deadline = min(self._deadline, self._loop.time() + self._per_try_timeout)
         this = Attempt(lease.endpoint, number, None if deadline == math.inf else deadline)
-        running = _Running(self._work, lease, this, holds_place)
+        running = _Running(self._work, lease, this, place)
         self._running[self._loop.create_task(running.run())] = running
         if self._hedge and number < self._retry.attempts:
             self._next_at = self._loop.time() + self._hedge.delay
@@ -248,17 +244,44 @@ class _Call:
     async def _end_all(self) -> None:
         """Cancels what is still under way, and waits for it."""
         for task, running in self._running.items():
-            self._give_back(running)
+            running.give_back()
             task.cancel()
         if self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
 
 
+class _Place:
+    """Leave to retry: of the budget, and of the cluster's circuit breakers."""
+
+    def __init__(self, budget: RetryLimit | None, permit: Permit | None) -> None:
+        self._budget = budget
+        self._permit = permit
+
+    def give_back(self) -> None:
+        if self._budget is not None:
+            self._budget.give_back()
+        if self._permit is not None:
+            self._permit.release()
+
+
+def _take_place(cluster: Picker, budget: RetryLimit | None) -> _Place | None:
+    """None where there is no room for one more retry."""
+    if budget is not None and not budget.take():
+        return None
+    limited = isinstance(cluster, Cluster) and cluster.circuit_breakers is not None
+    try:
+        return _Place(budget, cluster.retry_permit() if limited else None)  # type: ignore[attr-defined]
+    except Overloaded:
+        if budget is not None:
+            budget.give_back()
+        return None
+
+
 class _Running:
     """One attempt: runs the caller's coroutine within its time and reports to the lease."""
 
-    def __init__(self, work: Work, lease: Lease, this: Attempt, holds_place: bool) -> None:
-        self.holds_place = holds_place
+    def __init__(self, work: Work, lease: Lease, this: Attempt, place: _Place | None) -> None:
+        self._place = place
         self._work = work
         self._lease = lease
         self._this = this
@@ -288,6 +311,11 @@ class _Running:
                 timer.cancel()
         self._lease.done(outcome.ok, status=outcome.status, latency=loop.time() - began)
         return outcome
+
+    def give_back(self) -> None:
+        """The place of a retry, if it is one."""
+        if self._place is not None:
+            self._place.give_back()
 
     def time_out(self, task: asyncio.Task[Any]) -> None:
         """Ends it as one that took too long, for which its endpoint is to blame."""

@@ -19,6 +19,8 @@ _BROKEN = (
     ("httpx", "TransportError"),
     ("http.client", "HTTPException"),
 )
+# aiohttp gives an answer that is no HTTP the status 400, and this as the cause.
+_NO_HTTP = (("aiohttp.http_exceptions", "HttpProcessingError"),)
 _NOT_CONNECTED = (
     ("aiohttp", "ClientConnectorError"),
     ("httpx", "ConnectError"),
@@ -54,9 +56,9 @@ class Outcome:
 
     @property
     def broken(self) -> bool:
-        """Whether no answer came: the connection could not be had, broke, or the time was over."""
+        """Whether no answer came: no connection could be had, it broke, spoke another language, or time was over."""
         kinds = (OSError, EOFError, asyncio.TimeoutError)
-        return isinstance(self.error, kinds) or _is_one_of(self.error, _BROKEN)
+        return isinstance(self.error, kinds) or _is_one_of(self.error, _BROKEN) or _is_no_http(self.error)
 
     @property
     def not_connected(self) -> bool:
@@ -85,6 +87,8 @@ def outcome_of(result: Any = None, error: BaseException | None = None) -> Outcom
     >>> outcome_of(error=ConnectionResetError()).broken
     True
     """
+    if _is_no_http(error):
+        return Outcome(result, error)
     return Outcome(result, error, _status_of(result if error is None else error))
 
 
@@ -97,6 +101,10 @@ def _status_of(value: Any) -> int | str | None:
     code = getattr(value, "code", None)
     named = getattr(code() if callable(code) else None, "name", None)
     return named if isinstance(named, str) and named in _GRPC_CODES else None
+
+
+def _is_no_http(error: BaseException | None) -> bool:
+    return error is not None and _is_one_of(error.__cause__, _NO_HTTP)
 
 
 def _is_one_of(error: BaseException | None, kinds: tuple[tuple[str, str], ...]) -> bool:

@@ -63,7 +63,7 @@ class Retry(Checked):
         retriable_status_codes: for the name `retriable-status-codes`.
         also: a predicate of your own; it adds to `retry_on`.
         backoff: the wait before a retry. A gRPC server's `grpc-retry-pushback-ms` overrules it.
-        budget: shared by all calls that use this value; None: no limit.
+        budget: shared by all calls that use this value; None: no limit but that of the cluster's circuit breakers.
         avoid_previous: retries go to endpoints that the call has not tried, as long as there are any.
 
     Source: Envoy RetryPolicy and its predicate previous_hosts, source/common/router/retry_state_impl.cc; gRFC A6.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lbcore import Cluster, Endpoint, Maglev, NoEndpointAvailable
+from lbcore import CircuitBreakers, Cluster, Endpoint, Maglev, NoEndpointAvailable
 from lbcore.errors import DeadlineExceeded, Overloaded
 from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.resilience import (
@@ -149,6 +149,16 @@ class TestRetries:
             await call(calls.cluster, calls.attempts(ok_from(3)), retry=retry)
         assert budget.take()
         assert not budget.take()
+
+    async def test_the_clusters_circuit_breakers_bound_retries_as_well(self) -> None:
+        breakers = CircuitBreakers(max_retries=1)
+        calls = Calls(Cluster("web", map(Endpoint, ADDRESSES), circuit_breakers=breakers))
+        retry = Retry(attempts=3, backoff=QUICK, budget=None)
+        await call(calls.cluster, calls.attempts(ok_from(3)), retry=retry)
+        with calls.cluster.retry_permit(), pytest.raises(ConnectionResetError):
+            await call(calls.cluster, calls.attempts(fail), retry=retry)
+        assert len(calls.asked) == 4
+        calls.cluster.retry_permit().release()  # every one was given back
 
     async def test_a_server_may_push_back(self, calls: Calls) -> None:
         class PushedBack(Exception):  # as grpc's AioRpcError

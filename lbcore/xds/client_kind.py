@@ -20,6 +20,8 @@ class ClientKind(enum.Enum):
     GRPC = "grpc"
     EITHER = "either"
 
+    __hash__ = object.__hash__  # as ResourceType's
+
     @classmethod
     def of(cls, user_agent_name: str, resource_type: ResourceType, wildcard: bool) -> ClientKind:
         """The view for a client whose first request for a type is (or is not) a wildcard."""

@@ -40,12 +40,17 @@ class Heartbeats:
         due = self._clock() + shortest_ttl / 2
         self._due[resource_type] = min(due, self._due.get(resource_type, due))
 
-    def due(self, resource_type: ResourceType) -> bool:
-        """Whether a type's beat is due."""
-        return resource_type in self._due and self._clock() >= self._due[resource_type]
+    def due(self) -> list[ResourceType]:
+        """The types whose beat is due."""
+        if not self._due:
+            return []
+        now = self._clock()
+        return [resource_type for resource_type, due in self._due.items() if now >= due]
 
     @property
     def next_time(self) -> float | None:
         """When the next beat is due that is not yet."""
+        if not self._due:
+            return None
         now = self._clock()
         return min((due for due in self._due.values() if due > now), default=None)

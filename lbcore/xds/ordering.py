@@ -86,6 +86,8 @@ class MakeBeforeBreak:
     @property
     def next_deadline(self) -> float | None:
         """When the next of the limits passes; None if nothing is held."""
+        if not self._deadlines:
+            return None
         now = self._clock()
         return min((deadline for deadline in self._deadlines.values() if deadline > now), default=None)
 

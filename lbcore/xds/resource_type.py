@@ -28,6 +28,9 @@ class ResourceType(enum.Enum):
         self.type_url = f"type.googleapis.com/{message}"
         self.whole = whole
 
+    # By identity, at the speed of C: members are keys wherever a push passes, and an enumeration hashes them in Python.
+    __hash__ = object.__hash__
+
     @classmethod
     def of(cls, type_url: str) -> ResourceType | None:
         """The type with this URL, None if it is not served here."""

@@ -29,7 +29,7 @@ from lbcore.xds.wire import Resource
 __all__ = ["ProtocolError", "Session"]
 
 _MAX_MESSAGE = 4000  # characters of a NACK's reason that are kept
-CLUSTER, ASSIGNMENT, LISTENER, ROUTE = ResourceType
+CLUSTER, ASSIGNMENT, LISTENER, ROUTE = _ORDER = tuple(ResourceType)
 
 
 class ProtocolError(Exception):
@@ -95,7 +95,7 @@ class Session(Generic[RequestT]):
 
     def next_response(self) -> bytes | None:
         """The next response to send, None if nothing is due. It counts as sent."""
-        for resource_type in ResourceType:
+        for resource_type in _ORDER:
             subscription = self._subscriptions.get(resource_type)
             if subscription is None:
                 continue
@@ -105,7 +105,7 @@ class Session(Generic[RequestT]):
         return self._next_heartbeat()
 
     def _next_heartbeat(self) -> bytes | None:
-        for resource_type in list(filter(self._heartbeats.due, self._subscriptions)):
+        for resource_type in self._heartbeats.due():
             subscription = self._subscriptions[resource_type]
             if (beat := subscription.prolong()) is not None:
                 self._heartbeats.sent(resource_type, subscription.shortest_ttl)
@@ -117,8 +117,8 @@ class Session(Generic[RequestT]):
     @property
     def wakes_at(self) -> float | None:
         """When `wake` is to be called, by the clock; None if there is nothing to wait for."""
-        times = (self._order.next_deadline, self._heartbeats.next_time)
-        return min((time for time in times if time is not None), default=None)
+        held, beat = self._order.next_deadline, self._heartbeats.next_time
+        return beat if held is None else held if beat is None else min(held, beat)
 
     def wake(self) -> None:
         """Time has passed: lets go of what has been held for too long."""
@@ -210,6 +210,8 @@ class Session(Generic[RequestT]):
         grpc = self._kinds[ASSIGNMENT] is ClientKind.GRPC
         kind = ClientKind.GRPC if grpc else ClientKind.ENVOY
         old, new = before.resources(CLUSTER, kind), now.resources(CLUSTER, kind)
+        if not new.changed:
+            return
         covered = filter(assignments.covers, new.changed)
         assignments.resend(name for name in covered if old.version(name) != new.version(name))
 

@@ -1,0 +1,194 @@
+"""The xDS server with a fleet of raw clients: memory, CPU for a push, how long a change takes to all of them.
+
+    python -m bench.xds_fleet [STREAMS]
+
+Server and clients are processes of their own on loopback. Each figure stands beside its goal; those that depend on the
+machine are compared with a bare grpc.aio server in the same process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvloop
+from envoy.service.discovery.v3 import discovery_pb2
+
+from bench.xds_server import BARE
+
+ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
+EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+STREAMS_PER_CHANNEL = 100
+ROUNDS = 20
+
+
+class Server:
+    """The server process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        self.port = int(process.stdout.readline())
+
+    def say(self, command: str) -> dict[str, float]:
+        """Gives a command and returns what it answers."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        answer: dict[str, float] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+@contextmanager
+def server(services: int, endpoints: int) -> Iterator[Server]:
+    command = [sys.executable, "-m", "bench.xds_server", str(services), str(endpoints)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Server(process)
+        process.communicate(timeout=30)
+
+
+class Client:
+    """One stream that answers everything at once, and notes when the last message came."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.arrived = asyncio.Event()
+        self.at = 0.0
+        self.bytes = 0
+
+    async def run(self, first: bytes, answer: Any) -> None:
+        await self._call.write(first)
+        while (message := await self._call.read()) is not grpc.aio.EOF:
+            self.at = time.monotonic()
+            self.bytes = len(message)
+            self.arrived.set()
+            await self._call.write(answer(message))
+
+
+@asynccontextmanager
+async def fleet(port: int, streams: int, method: str, first: bytes, answer: Any) -> AsyncIterator[list[Client]]:
+    """So many clients, connected and answered once."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 << 20)]
+    channels = [
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+        for _ in range(-(-streams // STREAMS_PER_CHANNEL))
+    ]
+    clients = [Client(channels[n // STREAMS_PER_CHANNEL].stream_stream(method)()) for n in range(streams)]
+    tasks = [asyncio.ensure_future(client.run(first, answer)) for client in clients]
+    try:
+        yield clients
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+
+def sotw_answer(message: bytes) -> bytes:
+    response = discovery_pb2.DiscoveryResponse.FromString(message)
+    return bytes(
+        discovery_pb2.DiscoveryRequest(
+            type_url=EDS,
+            resource_names=["web"],
+            version_info=response.version_info,
+            response_nonce=response.nonce,
+        ).SerializeToString()
+    )
+
+
+def delta_answer(message: bytes) -> bytes:
+    nonce = discovery_pb2.DeltaDiscoveryResponse.FromString(message).nonce
+    return bytes(discovery_pb2.DeltaDiscoveryRequest(type_url=EDS, response_nonce=nonce).SerializeToString())
+
+
+def bare_answer(_: bytes) -> bytes:
+    return bytes(120)  # about as long as an ACK
+
+
+async def pushes(to: Server, clients: list[Client], command: Any) -> tuple[list[float], list[float]]:
+    """Rounds of a change that goes to all: CPU seconds of each push, and the delays of all of them."""
+    cpu, delays = [], []
+    for number in range(ROUNDS):
+        for client in clients:
+            client.arrived.clear()
+        before = to.say("usage")
+        begun = await asyncio.to_thread(to.say, command(number))
+        await asyncio.gather(*(client.arrived.wait() for client in clients))
+        await asyncio.sleep(0.1)  # their answers are on the way
+        after = to.say("usage")
+        cpu.append((after["cpu"] - before["cpu"]) / len(clients))
+        delays += [client.at - begun["time"] for client in clients]
+    return cpu, delays
+
+
+def row(subject: str, measured: str, goal: str) -> None:
+    print(f"{subject:58} {measured:42} goal {goal}", flush=True)
+
+
+def spread(values: list[float], unit: float) -> str:
+    low, middle, high = (statistics.quantiles(values, n=100)[at - 1] * unit for at in (10, 50, 95))
+    return f"{middle:.2f} [p10 {low:.2f}, p95 {high:.2f}]"
+
+
+async def fan_out(streams: int) -> None:
+    first = discovery_pb2.DiscoveryRequest(type_url=EDS, resource_names=["web"], node={"id": "bench"})
+    with server(1, 10) as running:
+        empty = running.say("usage")
+        async with fleet(
+            running.port, streams, f"{ADS}StreamAggregatedResources", first.SerializeToString(), sotw_answer
+        ) as clients:
+            begun = time.monotonic()
+            await asyncio.gather(*(client.arrived.wait() for client in clients))
+            connected = time.monotonic() - begun
+            await asyncio.sleep(1)
+            usage = running.say("usage")
+            row(f"{streams} clients connect at once, all answered", f"{connected:.2f} s", "<= 10 s for 1000")
+            row("memory of a stream", f"{(usage['rss'] - empty['rss']) / streams / 1024:.1f} KiB", "<= 40 KiB")
+            cpu, delays = await pushes(running, clients, lambda number: f"publish {number + 2}")
+            size = clients[0].bytes
+        bare_first = bare_answer(b"")
+        async with fleet(running.port, streams, f"/{BARE}/Stream", bare_first, bare_answer) as clients:
+            await asyncio.sleep(3)
+            floor, floor_delays = await pushes(running, clients, lambda _: f"bare {size}")
+    row(f"one change to {streams} streams, ms until it is there", spread(delays, 1e3), "p95 <= 150 at 1000")
+    row("  a bare server, the same", spread(floor_delays, 1e3), "")
+    ratio = statistics.median(cpu) / statistics.median(floor)
+    row(f"CPU for a push of {size} bytes and its answer, us", spread(cpu, 1e6), "")
+    row("  a bare server, the same", spread(floor, 1e6), "")
+    row("  ratio of the medians", f"{ratio:.2f}", "<= 1.1")
+
+
+async def many_endpoints(services: int, endpoints: int, streams: int) -> None:
+    names = ["web", *(f"web-{number}" for number in range(1, services))]
+    first = discovery_pb2.DeltaDiscoveryRequest(type_url=EDS, resource_names_subscribe=names, node={"id": "bench"})
+    with server(services, endpoints) as running:
+        async with fleet(
+            running.port, streams, f"{ADS}DeltaAggregatedResources", first.SerializeToString(), delta_answer
+        ) as clients:
+            await asyncio.gather(*(client.arrived.wait() for client in clients))
+            await asyncio.sleep(1)
+            cpu, delays = await pushes(running, clients, lambda number: f"publish {number + 2}")
+    subject = f"{services} x {endpoints} endpoints, 1 changed, {streams} delta clients"
+    row(f"{subject}: bytes", str(clients[0].bytes), "<= 2x the assignment's")
+    row("  CPU for a push, us", spread(cpu, 1e6), "")
+    row("  ms until it is there", spread(delays, 1e3), "")
+
+
+async def run(streams: int) -> None:
+    await fan_out(streams)
+    await many_endpoints(1000, 10, 100)
+    await many_endpoints(1, 10_000, 100)
+
+
+if __name__ == "__main__":
+    uvloop.run(run(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))

@@ -1,0 +1,104 @@
+"""A server for `bench.xds_fleet`: the xDS service, and beside it a bare stream that sends the same bytes.
+
+Run as a process of its own: prints its port; then each line of standard input is a command, answered by a line of JSON
+with the time (CLOCK_MONOTONIC), CPU seconds and resident bytes. It ends with its standard input.
+
+    publish N     the service `web`, or of many services the first, has its one changing endpoint at port N
+    bare SIZE     every bare stream is sent so many bytes
+    usage         nothing else
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import uvloop
+
+from lbcore.directory import Directory
+from lbcore.model import Endpoint
+from lbcore.service.app import SERVER_OPTIONS
+from lbcore.snapshot import ServiceSnapshot
+from lbcore.xds.server import XdsServer
+
+BARE = "bench.Bare"
+
+
+class Bare:
+    """Streams that are sent bytes, without a protocol."""
+
+    def __init__(self) -> None:
+        self.contexts: set[Any] = set()
+
+    async def stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        self.contexts.add(context)
+        try:
+            async for _ in requests:
+                pass
+        finally:
+            self.contexts.discard(context)
+
+    def push(self, size: int) -> None:
+        message = bytes(size)
+        self.tasks = [asyncio.ensure_future(context.write(message)) for context in self.contexts]
+
+
+def services(count: int, endpoints: int, port: int) -> list[ServiceSnapshot]:
+    """So many services of so many endpoints each; one endpoint of the first is at the port."""
+    made = []
+    for number in range(count):
+        members = tuple(
+            Endpoint(f"10.{number >> 8}.{number & 255}.{n & 255}:{8000 + (n >> 8)}", locality=f"eu/z{n % 20}")
+            for n in range(endpoints)
+        )
+        if number == 0:
+            members = (Endpoint(f"10.99.0.1:{port}", locality=members[0].locality), *members[1:])
+        made.append(ServiceSnapshot(name="web" if number == 0 else f"web-{number}", endpoints=members))
+    return made
+
+
+async def serve(count: int, endpoints: int) -> None:
+    directory, bare = Directory(), Bare()
+    fleet = services(count, endpoints, 1)
+    directory.publish("bench", fleet)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    xds = XdsServer(directory)
+    xds.add_to(server)
+    handlers = {"Stream": grpc.stream_stream_rpc_method_handler(bare.stream)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(BARE, handlers),))
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    following = asyncio.ensure_future(xds.run())
+    gc.freeze()
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        command, _, argument = line.strip().partition(" ")
+        now = time.monotonic()
+        if command == "publish":
+            first = fleet[0].endpoints
+            changed = Endpoint(f"10.99.0.1:{argument}", locality=first[0].locality)
+            web = ServiceSnapshot(name="web", endpoints=(changed, *first[1:]))
+            now = time.monotonic()
+            directory.publish("bench", [web, *fleet[1:]])
+        elif command == "bare":
+            bare.push(int(argument))
+        usage = {"time": now, "cpu": time.process_time(), "rss": resident(), "streams": xds.stream_count}
+        print(json.dumps(usage), flush=True)
+    following.cancel()
+    await server.stop(None)
+
+
+def resident() -> int:
+    """Bytes of memory that the process has."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))

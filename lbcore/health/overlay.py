@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lbcore.directory import Directory, DirectorySnapshot
 from lbcore.errors import LbError
@@ -34,11 +34,20 @@ _LONGEST_FIRST_ROUND = 5.0  # seconds that a start waits for first checks
 class DirectoryHealth:
     """Follows a directory: `run` until cancelled, then `close`.
 
-    The traffic of the clients does not pass here, so the no-traffic intervals are for Envoy alone.
+    The traffic of the clients does not pass here, so the no-traffic intervals are for Envoy alone. `passed` hears the
+    service and address of each check that passed and changed nothing.
     """
 
-    def __init__(self, directory: Directory, *, window: float = WINDOW, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        window: float = WINDOW,
+        seed: int | None = None,
+        passed: Callable[[str, str], None] = lambda service, address: None,  # noqa: ARG005
+    ) -> None:
         self._directory = directory
+        self._passed = passed
         self._window = window
         self._timing = Timing(draw=random.Random(seed).randrange)
         self._pace = Pace()
@@ -85,7 +94,9 @@ class DirectoryHealth:
         assert service.health_check is not None
         debounce = Debounce(self._window)
         try:
-            running = _ServiceHealth(service, service.health_check, self._directory, self._pace, self._timing, debounce)
+            running = _ServiceHealth(
+                service, service.health_check, self._directory, self._pace, self._timing, debounce, self._passed
+            )
         except (LbError, OSError) as error:
             LOG.error("service %r is not checked: %s", service.name, error)
             self._directory.lay_over(service.name, None)
@@ -112,8 +123,10 @@ class _ServiceHealth:
         pace: Pace,
         timing: Timing,
         debounce: Debounce,
+        passed: Callable[[str, str], None],
     ) -> None:
         self.settings = settings
+        self._passed = passed
         self._name = service.name
         self._directory = directory
         self._debounce = debounce
@@ -156,7 +169,11 @@ class _ServiceHealth:
 
     def _hear(self, endpoint: Endpoint, state: CheckState, outcome: Outcome, transition: Transition) -> None:
         self._first_ones.discard(endpoint.address)
-        if transition is not Transition.CHANGED or self._silent:
+        if self._silent:
+            return
+        if transition is not Transition.CHANGED:
+            if outcome.passed and not state.failed:
+                self._passed(self._name, endpoint.address)
             return
         self._found[endpoint.address] = state.found(outcome.reason)
         if self._timer is None:

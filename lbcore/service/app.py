@@ -95,7 +95,7 @@ class Service:
         self._source = FileSource(config, directory, self._sources)
         self._clusters = Clusters(directory)
         self._leases: LeaseTable[Lease] = LeaseTable()
-        self._checks = DirectoryHealth(directory)
+        self._checks = DirectoryHealth(directory, passed=self._clusters.passed_check)
         registry = make_registry(self._clusters, self._leases, self._source, self._checks, self._sources)
         self._registrations = make_registry_store(store, config, directory)
         registry.register(RegistryCollector(self._registrations))

@@ -26,6 +26,7 @@ from lbcore.picker import Picker
 from lbcore.service.proto import picker_pb2 as pb
 from lbcore.service.wire import endpoint_message, metadata_value, policy_name, table_message
 from lbcore.settings import LocalityWeighted, ZoneAware
+from lbcore.stats import EndpointStats
 from lbcore.validation import text
 
 __all__ = ["Clusters", "Hashes", "ServedCluster", "View"]
@@ -136,14 +137,16 @@ class ServedCluster:
                 pb.EndpointStatus(
                     endpoint=endpoint_message(each.endpoint),
                     active=each.active,
-                    reason=self._reason(each.endpoint.address),
+                    reason=self._reason(each),
                 )
                 for each in self.cluster.stats().endpoints
             ],
         )
 
-    def _reason(self, address: str) -> str:
-        found = self.findings.of(address)
+    def _reason(self, each: EndpointStats) -> str:
+        if each.ejected and each.ejection_cause is not None:
+            return f"ejected: {each.ejection_cause.value}"
+        found = self.findings.of(each.endpoint.address)
         return found.reason if found else ""
 
     def update(self, service: ServiceSnapshot, callers: Callers) -> None:
@@ -213,6 +216,11 @@ class Clusters:
         async for snapshot in self.directory.watch():
             self.apply(snapshot)
 
+    def passed_check(self, name: str, address: str) -> None:
+        """Takes an active check that has passed once more: it ends an ejection (see `Cluster.passed_check`)."""
+        if name in self._served:
+            self._served[name].cluster.passed_check(address)
+
     async def tick(self) -> None:
         """Has each cluster do its interval work once a second, for ever; the caller cancels it."""
         while True:
@@ -254,6 +262,8 @@ def _settings(service: ServiceSnapshot) -> tuple[object, ...]:
         service.subsets,
         service.local_locality,
         _locality_policy(service),
+        service.outlier_detection,
+        service.circuit_breakers,
     )
 
 
@@ -281,6 +291,8 @@ def _build(service: ServiceSnapshot, callers: Callers) -> Cluster:
         panic_threshold=service.panic_threshold,
         fail_traffic_on_panic=service.fail_traffic_on_panic,
         subsets=service.subsets,
+        outlier_detection=service.outlier_detection,
+        circuit_breakers=service.circuit_breakers,
     )
     weights = _locality_weights(service)
     cluster.update(service.endpoints, locality_weights=weights, local_hosts=dict(callers.items()))

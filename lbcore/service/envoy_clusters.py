@@ -1,7 +1,7 @@
 """The clusters as Envoy's own admin interface shows them: `/clusters` as text and as JSON.
 
 The text has the lines of TextClustersChunkProcessor (source/server/admin/clusters_chunk_processor.cc), the JSON is
-envoy.admin.v3.Clusters. What lbcore does not do (connections, timeouts, success rates) shows as in an idle Envoy.
+envoy.admin.v3.Clusters. What lbcore does not do (connections, timeouts) shows as in an idle Envoy.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ def clusters_json(clusters: Iterable[ServedCluster]) -> str:
 def _lines(served: ServedCluster) -> Iterator[str]:
     service = served.service
     yield f"observability_name::{service.name}"
-    if service.outlier_detection is not None:
+    ejections = served.cluster.stats().outlier_detection
+    if ejections is not None:
         for figure in ("success_rate", "local_origin_success_rate"):
-            yield f"outlier::{figure}_average::-1"
-            yield f"outlier::{figure}_ejection_threshold::-1"
+            for kind in ("average", "ejection_threshold"):
+                yield f"outlier::{figure}_{kind}::{_rate(getattr(ejections, f'{figure}_{kind}'))}"
     for priority, limits in (("default", service.circuit_breakers or _ENVOY_BREAKERS), ("high", _ENVOY_BREAKERS)):
         for name in _LIMITS:
             yield f"{priority}_priority::{name}::{getattr(limits, name)}"
@@ -71,7 +72,7 @@ def _lines(served: ServedCluster) -> Iterator[str]:
     said = served.said_health()
     for each in _by_priority(served):
         address = each.endpoint.address
-        flags = health_flags(said.get(address, each.endpoint.health), served.findings.of(address))
+        flags = health_flags(said.get(address, each.endpoint.health), served.findings.of(address), ejected=each.ejected)
         for name, value in _host_values(each, flags):
             yield f"{address.removeprefix('unix:')}::{name}::{value}"
 
@@ -105,8 +106,12 @@ def _host_values(each: EndpointStats, flags: str) -> Iterator[tuple[str, object]
     yield "sub_zone", endpoint.locality.sub_zone
     yield "canary", "false"
     yield "priority", endpoint.priority
-    yield "success_rate", -1
-    yield "local_origin_success_rate", -1
+    yield "success_rate", _rate(each.success_rate)
+    yield "local_origin_success_rate", _rate(each.local_origin_success_rate)
+
+
+def _rate(percent: float | None) -> str:
+    return "-1" if percent is None else f"{percent:g}"
 
 
 def _status(served: ServedCluster) -> clusters_pb2.ClusterStatus:
@@ -118,13 +123,19 @@ def _status(served: ServedCluster) -> clusters_pb2.ClusterStatus:
         ]
     )
     said = served.said_health()
-    return clusters_pb2.ClusterStatus(
+    ejections = served.cluster.stats().outlier_detection
+    status = clusters_pb2.ClusterStatus(
         name=service.name,
         observability_name=service.name,
         added_via_api=True,
         circuit_breakers=breakers,
         host_statuses=[_host_status(each, _health_status(served, said, each)) for each in _by_priority(served)],
     )
+    for figure in ("success_rate_ejection_threshold", "local_origin_success_rate_ejection_threshold"):
+        threshold = getattr(ejections, figure, None)
+        if threshold is not None and threshold > 0.0:  # as Envoy shows it
+            getattr(status, figure).value = threshold
+    return status
 
 
 def _health_status(
@@ -135,6 +146,7 @@ def _health_status(
     return clusters_pb2.HostHealthStatus(
         eds_health_status=int(_DISCOVERY_STATUS[said.get(endpoint.address, endpoint.health)]),
         failed_active_health_check=not found.passing,
+        failed_outlier_check=each.ejected,
         failed_active_degraded_check=found.degraded,
         excluded_via_immediate_hc_fail=found.excluded,
         active_hc_timeout=found.timed_out,
@@ -144,7 +156,7 @@ def _health_status(
 def _host_status(each: EndpointStats, health_status: clusters_pb2.HostHealthStatus) -> clusters_pb2.HostStatus:
     endpoint = each.endpoint
     locality = endpoint.locality
-    return clusters_pb2.HostStatus(
+    status = clusters_pb2.HostStatus(
         address=address_message(endpoint.address),
         stats=[
             *(metrics_pb2.SimpleMetric(name=name, value=value) for name, value in _counters(each).items()),
@@ -160,6 +172,10 @@ def _host_status(each: EndpointStats, health_status: clusters_pb2.HostHealthStat
         # Present also where it is empty, as Envoy has it.
         locality=base_pb2.Locality(region=locality.region, zone=locality.zone, sub_zone=locality.sub_zone),
     )
+    for figure in ("success_rate", "local_origin_success_rate"):
+        if (rate := getattr(each, figure)) is not None:
+            getattr(status, figure).value = rate
+    return status
 
 
 def _by_priority(served: ServedCluster) -> list[EndpointStats]:

@@ -10,8 +10,8 @@ from lbcore.model import CheckedHealth, Health
 __all__ = ["health_flags"]
 
 
-def health_flags(said: Health, found: CheckedHealth | None) -> str:
-    """The flags of what discovery says and what checks have found; `healthy` where there are none.
+def health_flags(said: Health, found: CheckedHealth | None, *, ejected: bool = False) -> str:
+    """The flags of what discovery says, checks have found and outlier detection does; `healthy` where there are none.
 
     >>> health_flags(Health.DEGRADED, CheckedHealth(passing=False, timed_out=True))
     '/failed_active_hc/degraded_eds_health/active_hc_timeout'
@@ -19,6 +19,7 @@ def health_flags(said: Health, found: CheckedHealth | None) -> str:
     found = found or CheckedHealth()
     flags = {
         "/failed_active_hc": not found.passing,
+        "/failed_outlier_check": ejected,
         "/failed_eds_health": said in (Health.UNHEALTHY, Health.TIMEOUT),
         "/degraded_active_hc": found.degraded,
         "/degraded_eds_health": said is Health.DEGRADED,

@@ -22,6 +22,7 @@ from lbcore.health.overlay import DirectoryHealth
 from lbcore.model import Health
 from lbcore.service.clusters import Clusters
 from lbcore.service.leases import LeaseTable
+from lbcore.service.limit_metrics import circuit_breakers, ejections
 from lbcore.xds.observer import XdsObserver
 
 __all__ = ["MAX_NODES", "XdsMetrics", "make_registry"]
@@ -143,6 +144,8 @@ class _StateCollector(Collector):
         yield from self._configuration()
         yield from self._source_states()
         yield from self._endpoints()
+        yield from ejections(self._clusters)
+        yield from circuit_breakers(self._clusters)
         yield from self._health_checks()
 
     def _picks(self) -> Iterator[CounterMetricFamily]:

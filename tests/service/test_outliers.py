@@ -1,0 +1,90 @@
+"""Outlier detection and circuit breakers of the picker service: fed by reports, seen in /clusters and /metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from lbcore import Overloaded
+from lbcore.client import PickerClient
+from tests.harness.process import wait_until
+from tests.harness.service import LbcoreService, lbcore, web_with
+
+ADDRESSES = tuple(f"127.0.0.1:{port}" for port in range(1, 11))
+EJECTING = {"outlier_detection": {"consecutive_5xx": 3, "base_ejection_time": "5s", "interval": "500ms"}}
+
+
+def fail(client: PickerClient, address: str, times: int) -> None:
+    while times:
+        lease = client.acquire("web")
+        if lease.endpoint.address == address:
+            lease.done(status=503)
+            times -= 1
+        else:
+            lease.done()
+
+
+def lines(service: LbcoreService) -> dict[str, str]:
+    """`/clusters` by all but the value."""
+    text = service.get("/clusters").body.decode()
+    return dict(line.rpartition("::")[::2] for line in text.splitlines())
+
+
+def test_reported_failures_eject_and_the_ejection_is_seen_and_ends(
+    start_service: Callable[[str], LbcoreService],
+) -> None:
+    service = start_service(web_with(*ADDRESSES, **EJECTING))
+    sick = ADDRESSES[3]
+    with PickerClient(service.grpc) as client:
+        fail(client, sick, 3)
+        assert sick not in {client.pick("web").address for _ in range(30)}
+        shown = lines(service)
+        assert shown[f"web::{sick}::health_flags"] == "/failed_outlier_check"
+        assert shown[f"web::{ADDRESSES[0]}::health_flags"] == "healthy"
+        assert shown["web::outlier::success_rate_average"] == "-1"
+        (cluster,) = json.loads(service.get("/clusters?format=json").body)["cluster_statuses"]
+        flagged = [host["health_status"].get("failed_outlier_check", False) for host in cluster["host_statuses"]]
+        assert flagged == [address == sick for address in ADDRESSES]
+        metrics = service.get("/metrics").body.decode()
+        assert 'lbcore_outlier_ejections_total{cause="consecutive_5xx",service="web"} 1.0' in metrics
+        assert 'lbcore_outlier_ejections_active{service="web"} 1.0' in metrics
+        assert "ejected: consecutive_5xx" in lbcore("endpoints", "web", "--server", service.grpc).stdout
+        wait_until(lambda: lines(service)[f"web::{sick}::health_flags"] == "healthy", 30)
+        assert sick in {client.pick("web").address for _ in range(30)}
+
+
+def test_success_rates_are_shown_as_envoy_shows_them(start_service: Callable[[str], LbcoreService]) -> None:
+    settings = {"interval": "1s", "success_rate_request_volume": 4, "consecutive_5xx": 0, "enforcing_success_rate": 0}
+    service = start_service(web_with(*ADDRESSES[:5], outlier_detection=settings))
+    seen: dict[str, str] = {}
+
+    def rates_are_seen() -> bool:
+        for number in range(50):
+            client.acquire("web").done(status=500 if number % 5 == 0 else 200)
+        seen.update(lines(service))
+        return seen["web::outlier::success_rate_average"] != "-1"
+
+    with PickerClient(service.grpc) as client:
+        wait_until(rates_are_seen, 20)
+    assert 0.0 < float(seen["web::outlier::success_rate_average"]) < 100.0
+    assert float(seen["web::outlier::success_rate_ejection_threshold"]) > -1.0
+    assert float(seen[f"web::{ADDRESSES[0]}::success_rate"]) >= 0.0
+
+
+def test_a_limit_that_is_reached_is_told_to_the_caller_and_counted(
+    start_service: Callable[[str], LbcoreService],
+) -> None:
+    limits = {"circuit_breakers": {"max_requests": 2, "track_remaining": True}}
+    service = start_service(web_with(*ADDRESSES, **limits))
+    with PickerClient(service.grpc) as client:
+        leases = [client.acquire("web") for _ in range(2)]
+        with pytest.raises(Overloaded, match="max_requests 2 reached"):
+            client.acquire("web")
+        metrics = service.get("/metrics").body.decode()
+        assert 'lbcore_circuit_breaker_open{limit="requests",service="web"} 1.0' in metrics
+        assert 'lbcore_circuit_breaker_refused_total{limit="requests",service="web"} 1.0' in metrics
+        assert 'lbcore_circuit_breaker_remaining{limit="retries",service="web"} 3.0' in metrics
+        leases[0].done()
+        client.acquire("web").done()

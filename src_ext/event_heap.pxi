@@ -5,6 +5,8 @@ from libc.stdlib cimport realloc
 
 cdef enum: KIND_BITS = 56            # an event's order holds its kind above its serial number
 
+cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
+
 cdef struct Event:
     int64_t time            # ns
     uint64_t order
@@ -15,6 +17,13 @@ cdef struct EventHeap:
     Event* events
     size_t count
     size_t room
+
+
+cdef inline int64_t time_after(int64_t now, double delay) noexcept nogil:
+    """`delay` ns, 0 or more, from now; what lies beyond the end of time happens just before it."""
+    if not delay < <double>(NEVER - 1 - now):
+        return NEVER - 1
+    return now + <int64_t>(delay + 0.5)
 
 
 cdef inline bint event_before(const Event* one, const Event* other) noexcept nogil:

@@ -7,22 +7,26 @@
 cdef enum EventKind:                # in this order at one time
     SERVED
     ANSWERED
-    REPORTED
     TIMED_OUT
     REACHED
-
-cdef enum Baseline:
-    NO_BASELINE
-    SHORTEST_QUEUE                  # JSQ: the fewest requests outstanding in truth
-    SHORTEST_DELAY                  # SED: and it knows the true speeds
-
-cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
 
 cdef struct SimulatedClient:
     uint32_t* servers               # by member of its cluster
     uint32_t count
     uint32_t active                 # attempts
     uint32_t retrying               # attempts that are retries
+
+
+cdef int check_count(str what, object number, object least) except -1:
+    if not least <= number <= INT32_LARGEST:
+        raise ValueError(f"{what} {number}: expected {least} to {INT32_LARGEST}")
+    return 0
+
+
+cdef int check_number(str what, double number, double least) except -1:
+    if not least <= number < 1e300:
+        raise ValueError(f"{what} {number}: expected {least} or more")
+    return 0
 
 
 @cython.final
@@ -52,7 +56,6 @@ cdef class Simulation:
     cdef uint64_t tie_random, fault_random, report_random
     cdef bint reporting
     cdef double report_loss         # 0 to 1
-    cdef int64_t report_delay
     cdef double report_window       # ns
     cdef uint32_t retry_limit
     cdef double retry_budget        # 0 to 1, of the client's active requests
@@ -61,11 +64,16 @@ cdef class Simulation:
     cdef uint64_t finished
     cdef readonly Records records
 
-    def __init__(self, VirtualClock clock not None, *, uint64_t seed, requests, workers, clients, baseline, network_delay):
+    def __init__(self, VirtualClock clock not None, *, uint64_t seed, requests, workers, clients, baseline, int64_t network_delay):
         cdef uint32_t i
         cdef uint32_t* place
         if self.servers != NULL:
             raise RuntimeError("a simulation is set up once")
+        check_count("requests", requests, 1)
+        check_count("clients", clients, 1)
+        check_count("servers", len(workers), 1)
+        check_count("workers", min(workers), 1)
+        check_count("workers in all", sum(workers), 1)
         self.clock = clock
         self.origin = clock.now
         self.server_count = len(workers)
@@ -114,6 +122,10 @@ cdef class Simulation:
 
     def set_arrivals(self, double interval, int kind, double mean, double shape, double factor):
         """Before the first run: the mean time between requests, and the distribution of their work."""
+        check_number("interval", interval, 1e-3)
+        check_number("mean", mean, 0.0)
+        check_number("shape", shape, 0.0)
+        check_number("factor", factor, 0.0)
         self.service_time.kind = <ServiceTimeKind>kind
         self.service_time.mean = mean
         self.service_time.shape = shape
@@ -124,20 +136,22 @@ cdef class Simulation:
 
     def set_interval(self, double interval):
         """From now on. The pending arrival moves in proportion, which for a Poisson process is the same as a new draw."""
-        cdef double ahead = <double>(self.arriving.next - self.clock.now)
-        self.arriving.next = self.clock.now + <int64_t>(ahead * interval / self.arriving.interval + 0.5)
+        cdef double ahead = <double>max(<int64_t>0, self.arriving.next - self.clock.now)
+        check_number("interval", interval, 1e-3)
+        check_number("interval before", self.arriving.interval, 1e-3)
+        self.arriving.next = time_after(self.clock.now, ahead * interval / self.arriving.interval)
         self.arriving.interval = interval
 
-    def set_measured(self, int64_t start, end):
+    def set_measured(self, start, end):
         """The time in which utilisation and requests in flight are measured; until the last arrival where `end` is None."""
-        self.measured_from = self.origin + start
-        self.measured_until = NEVER if end is None else self.origin + <int64_t>end
+        self.measured_from = self.moment(start)
+        self.measured_until = NEVER if end is None else self.moment(end)
 
-    def set_reports(self, double loss, int64_t delay, double window):
-        """Answers carry the server's load, but for the share `loss`; a delayed one comes after its answer."""
+    def set_reports(self, double loss, double window):
+        """Answers carry the server's load, but for the share `loss`; servers average it over `window`."""
+        check_number("window", window, 1.0)
         self.reporting = True
         self.report_loss = loss
-        self.report_delay = delay
         self.report_window = window
 
     def set_retries(self, uint32_t limit, int64_t timeout, double budget, uint32_t concurrency):
@@ -149,12 +163,17 @@ cdef class Simulation:
     def set_client(self, uint32_t client, Balancer balancer not None, members):
         """Whose picks the client follows, and the server of each member of it, in order. Again after each update."""
         cdef uint32_t i
-        cdef uint32_t count = <uint32_t>len(members)
-        cdef uint32_t* servers = <uint32_t*>malloc((count or 1) * sizeof(uint32_t))
+        cdef uint32_t count
+        cdef uint32_t* servers
+        known = [self.server_number(member) for member in members]
+        count = <uint32_t>len(known)
+        if client >= self.client_count:
+            raise IndexError(f"client {client}: there are {self.client_count}")
+        servers = <uint32_t*>malloc((count or 1) * sizeof(uint32_t))
         if servers == NULL:
             raise MemoryError("no memory for a simulation's client")
         for i in range(count):
-            servers[i] = members[i]
+            servers[i] = known[i]
         free(self.clients[client].servers)
         self.clients[client].servers = servers
         self.clients[client].count = count
@@ -162,13 +181,14 @@ cdef class Simulation:
 
     def set_present(self, uint32_t server, bint present):
         """Whether the baselines know it; for clients it is their membership that says so."""
-        self.servers[server].present = present
+        self.servers[self.server_number(server)].present = present
 
     def set_speed(self, uint32_t server, double speed):
         """From now on, for what it is working at too; 0 pauses it."""
-        cdef SimulatedServer* it = &self.servers[server]
+        cdef SimulatedServer* it = &self.servers[self.server_number(server)]
         cdef Attempt* attempt
         cdef uint32_t i
+        check_number("speed", speed, 0.0)
         self.account(it)
         for i in range(it.busy):
             attempt = &self.attempts[it.served[i]]
@@ -179,13 +199,17 @@ cdef class Simulation:
 
     def set_failing(self, uint32_t server, double share, double work):
         """The share of requests that it will answer with an error, and how long that takes at speed 1."""
-        self.servers[server].failing = share
+        check_number("work", work, 0.0)
+        self.servers[self.server_number(server)].failing = share
         self.servers[server].failure_work = work
 
     def run(self, until):
         """Runs up to a time, exclusive; None: until all is answered. Returns how many requests are finished."""
-        cdef int64_t end = NEVER if until is None else self.origin + <int64_t>until
+        cdef int64_t end = NEVER if until is None else self.moment(until)
         cdef Event event
+        check_number("interval", self.arriving.interval, 1e-3)
+        if self.baseline == NO_BASELINE and None in self.balancers:
+            raise RuntimeError("set_client before run, for each of the clients")
         while True:
             if self.arriving.left > 0 and (
                 self.events.count == 0 or self.arriving.next < self.events.events[0].time
@@ -219,6 +243,15 @@ cdef class Simulation:
             ))
         return figures
 
+    cdef int64_t moment(self, object time) except? -1:
+        """ns of the clock; the end of time for what lies beyond it."""
+        return min(time + self.origin, NEVER)
+
+    cdef uint32_t server_number(self, object number) except? 0:
+        if not 0 <= number < self.server_count:
+            raise IndexError(f"server {number}: there are {self.server_count}")
+        return number
+
     cdef int arrive(self) except -1:
         cdef uint64_t request = self.records.count - self.arriving.left
         cdef uint32_t client = <uint32_t>lb_multiply_high(random_bits(&self.arriving.client_random), self.client_count)
@@ -238,7 +271,7 @@ cdef class Simulation:
         cdef Attempt* attempt
         cdef SimulatedServer* it
         if self.baseline != NO_BASELINE:
-            server = self.choose_knowing()
+            server = baseline_choose(self.baseline, self.servers, self.server_count, &self.tie_random)
         else:
             server = self.choose_by_policy(client, key, &slot, &met)
         self.records.tries_of[request] += 1
@@ -280,34 +313,9 @@ cdef class Simulation:
         met[0] = balancer.draw.met
         return self.clients[client].servers[member]
 
-    cdef uint32_t choose_knowing(self) noexcept:
-        """The baselines' pick; ties of delay go to the fewer outstanding, and those that remain are broken at random."""
-        cdef uint32_t best = NOBODY
-        cdef uint32_t ties = 0
-        cdef uint32_t i
-        cdef double delay
-        cdef double least = 0.0
-        cdef SimulatedServer* server
-        for i in range(self.server_count):
-            server = &self.servers[i]
-            if not server.present:
-                continue
-            delay = server_expected_delay(server) if self.baseline == SHORTEST_DELAY else 0.0
-            if best == NOBODY or delay < least or (
-                delay == least and server.outstanding < self.servers[best].outstanding
-            ):
-                best = i
-                least = delay
-                ties = 1
-            elif delay == least and server.outstanding == self.servers[best].outstanding:
-                ties += 1
-                if lb_multiply_high(random_bits(&self.tie_random), ties) == 0:
-                    best = i
-        return best
-
-    cdef int happens_after(self, int64_t delay, EventKind kind, uint32_t index) except -1:
+    cdef int happens_after(self, double delay, EventKind kind, uint32_t index) except -1:
         cdef Attempt* attempt = &self.attempts[index]
-        return event_push(&self.events, self.clock.now + delay, kind, attempt.serial, index, attempt.version)
+        return event_push(&self.events, time_after(self.clock.now, delay), kind, attempt.serial, index, attempt.version)
 
     cdef int happen(self, const Event* event) except -1:
         cdef uint32_t index = event.subject
@@ -349,7 +357,7 @@ cdef class Simulation:
         attempt.version += 1
         attempt.resumed = self.clock.now
         if server.speed > 0.0:
-            self.happens_after(<int64_t>(attempt.work / server.speed + 0.5), SERVED, index)
+            self.happens_after(attempt.work / server.speed, SERVED, index)
         return 0
 
     cdef int leave(self, uint32_t index) except -1:

@@ -6,6 +6,7 @@ from libc.math cimport cos, exp, log, sqrt
 
 cdef enum ServiceTimeKind:
     EXPONENTIAL
+    HYPEREXPONENTIAL
     LOGNORMAL
     BIMODAL
     PARETO
@@ -15,8 +16,8 @@ cdef enum ServiceTimeKind:
 cdef struct ServiceTime:
     ServiceTimeKind kind
     double mean             # ns
-    double shape            # lognormal: sigma; bimodal: share of the long ones, 0 to 1; Pareto: alpha, above 1
-    double factor           # bimodal: how many times as long they are
+    double shape            # lognormal: sigma; of two kinds: share of the long ones, 0 to 1; Pareto: alpha, above 1
+    double factor           # of two kinds: how many times as long those are
     uint64_t random
 
 cdef struct Arrivals:
@@ -33,7 +34,8 @@ cdef inline double exponential_unit(uint64_t* random) noexcept nogil:
 
 
 cdef double service_time_draw(ServiceTime* service) noexcept nogil:
-    cdef double unit, shape = service.shape
+    cdef double unit, mean
+    cdef double shape = service.shape
     if service.kind == EXPONENTIAL:
         return service.mean * exponential_unit(&service.random)
     if service.kind == LOGNORMAL:
@@ -41,8 +43,9 @@ cdef double service_time_draw(ServiceTime* service) noexcept nogil:
         unit = sqrt(2.0 * exponential_unit(&service.random)) * cos(6.283185307179586 * random_unit(&service.random))
         return service.mean * exp(shape * unit - shape * shape / 2.0)
     unit = random_unit(&service.random)
-    if service.kind == BIMODAL:
-        return service.mean * (service.factor if unit < shape else 1.0) / (1.0 + shape * (service.factor - 1.0))
+    if service.kind == BIMODAL or service.kind == HYPEREXPONENTIAL:
+        mean = service.mean * (service.factor if unit < shape else 1.0) / (1.0 + shape * (service.factor - 1.0))
+        return mean if service.kind == BIMODAL else mean * exponential_unit(&service.random)
     if service.kind == PARETO:
         return service.mean * (shape - 1.0) / shape * pow(1.0 - unit, -1.0 / shape)
     return service.mean
@@ -50,7 +53,7 @@ cdef double service_time_draw(ServiceTime* service) noexcept nogil:
 
 cdef inline void arrivals_advance(Arrivals* arrivals) noexcept nogil:
     """A Poisson process: on to the next arrival."""
-    arrivals.next += <int64_t>(arrivals.interval * exponential_unit(&arrivals.random) + 0.5)
+    arrivals.next = time_after(arrivals.next, arrivals.interval * exponential_unit(&arrivals.random))
 
 
 cdef inline uint64_t random_stream(uint64_t seed, uint64_t stream) noexcept nogil:

@@ -19,7 +19,15 @@ from lbcore.simulation.outcome import EventOutcome, Outcome
 from lbcore.simulation.report import Report, Row, run
 from lbcore.simulation.run import Baseline, run_once
 from lbcore.simulation.scenario import Scenario
-from lbcore.simulation.service_time import Bimodal, Deterministic, Exponential, Lognormal, Pareto, ServiceTime
+from lbcore.simulation.service_time import (
+    Bimodal,
+    Deterministic,
+    Exponential,
+    Hyperexponential,
+    Lognormal,
+    Pareto,
+    ServiceTime,
+)
 from lbcore.simulation.traffic import Measured, Reports, Retries, Traffic
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
     "Exponential",
     "FailFast",
     "Fleet",
+    "Hyperexponential",
     "Join",
     "Leave",
     "Lognormal",

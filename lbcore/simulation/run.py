@@ -19,7 +19,7 @@ from lbcore.simulation.timeline import Change, FleetState, affected_servers, cha
 __all__ = ["Baseline", "Contender", "Progress", "run_once", "run_to_end"]
 
 SECOND = 1_000_000_000
-TICK = SECOND  # how often clients call Cluster.tick
+MOST_TICKS = 10_000  # of each client, which calls Cluster.tick once a second unless that is more often
 Progress: TypeAlias = Callable[[float], None]  # told of the share that is done, 0 to 1
 
 
@@ -64,7 +64,8 @@ def run_to_end(
     pending = changes(scenario, affected)
     change = next(pending, None)
     total = scenario.traffic.requests
-    tick, finished = TICK, 0
+    every = max(SECOND, round(scenario.duration * SECOND / MOST_TICKS))
+    tick, finished = every, 0
     while finished < total:
         # Without an event to come what is left is to wait for answers; until the last arrival clients tick.
         arriving = simulation.arrivals_left > 0
@@ -76,7 +77,7 @@ def run_to_end(
             _apply(change, fleet, clients)
             change = next(pending, None)
         elif arriving:
-            tick += TICK
+            tick += every
             if clients is not None:
                 clients.tick()
     return simulation
@@ -97,7 +98,7 @@ def _simulation(scenario: Scenario, contender: Contender, seed: int) -> Simulati
     after, until = scenario.window
     simulation.set_measured(round(after * 1e9), None if until is None else round(until * 1e9))
     if reports := scenario.reports:
-        simulation.set_reports(reports.loss / 100.0, 0, reports.window * 1e9)
+        simulation.set_reports(reports.loss / 100.0, reports.window * 1e9)
     if retries := scenario.retries:
         simulation.set_retries(
             retries.num_retries,

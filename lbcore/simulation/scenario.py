@@ -18,6 +18,7 @@ from lbcore.validation import Whole
 __all__ = ["Scenario"]
 
 WARM_UP = 0.1  # of the requests, where a scenario does not say what is measured
+LONGEST = 1e8  # simulated seconds; 64 bits of nanoseconds hold ninety times as many
 MAX_SEED = 2**32 - 1
 
 
@@ -55,6 +56,9 @@ class Scenario(Checked):
     def contradictions(self) -> Iterator[Mistake]:
         count = len(self.fleet.speeds)
         joining = 0
+        if self.duration > LONGEST:
+            what = f"requests {self.traffic.requests}: expected fewer, they take {self.duration:.3g} seconds to come"
+            yield Mistake(("traffic", "requests"), f"{what}, and a simulation at most {LONGEST:.0e}")
         for index, event in enumerate(self.events):
             if event.at >= self.duration:
                 what = f"at {event.at:g}: expected before the last of the {self.traffic.requests} requests"

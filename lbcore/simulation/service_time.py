@@ -9,7 +9,16 @@ from typing import Annotated, TypeAlias
 from lbcore.schema import Checked
 from lbcore.validation import Number, Seconds
 
-__all__ = ["Bimodal", "Deterministic", "Exponential", "Lognormal", "Pareto", "ServiceTime", "native_form"]
+__all__ = [
+    "Bimodal",
+    "Deterministic",
+    "Exponential",
+    "Hyperexponential",
+    "Lognormal",
+    "Pareto",
+    "ServiceTime",
+    "native_form",
+]
 
 Mean = Annotated[float, Seconds(1e-6)]
 MEAN = 0.01
@@ -23,6 +32,15 @@ class Exponential(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hyperexponential(Checked):
+    """Of two kinds, each exponential; on average `long_share` percent take `long_factor` times as long as others."""
+
+    mean: Mean = MEAN
+    long_share: Annotated[float, Number(0.0, 100.0)] = 1.0
+    long_factor: Annotated[float, Number(1.0, 1e6)] = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lognormal(Checked):
     """Skewed as many measured services are; `sigma` is the standard deviation of the logarithm."""
 
@@ -32,7 +50,10 @@ class Lognormal(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bimodal(Checked):
-    """Short requests, and `long_share` percent that take `long_factor` times as long as those."""
+    """Of two lengths: `long_share` percent take `long_factor` times as long as the others.
+
+    A percentile falls on one of them or the other; where it is close to 100 - `long_share` it says little.
+    """
 
     mean: Mean = MEAN
     long_share: Annotated[float, Number(0.0, 100.0)] = 1.0
@@ -54,7 +75,7 @@ class Deterministic(Checked):
     mean: Mean = MEAN
 
 
-ServiceTime: TypeAlias = Exponential | Lognormal | Bimodal | Pareto | Deterministic
+ServiceTime: TypeAlias = Exponential | Hyperexponential | Lognormal | Bimodal | Pareto | Deterministic
 
 
 def native_form(service_time: ServiceTime) -> tuple[int, float, float, float]:
@@ -62,10 +83,12 @@ def native_form(service_time: ServiceTime) -> tuple[int, float, float, float]:
     mean = service_time.mean * 1e9
     if isinstance(service_time, Exponential):
         return 0, mean, 0.0, 0.0
+    if isinstance(service_time, Hyperexponential):
+        return 1, mean, service_time.long_share / 100.0, service_time.long_factor
     if isinstance(service_time, Lognormal):
-        return 1, mean, service_time.sigma, 0.0
+        return 2, mean, service_time.sigma, 0.0
     if isinstance(service_time, Bimodal):
-        return 2, mean, service_time.long_share / 100.0, service_time.long_factor
+        return 3, mean, service_time.long_share / 100.0, service_time.long_factor
     if isinstance(service_time, Pareto):
-        return 3, mean, service_time.alpha, 0.0
-    return 4, mean, 0.0, 0.0
+        return 4, mean, service_time.alpha, 0.0
+    return 5, mean, 0.0, 0.0

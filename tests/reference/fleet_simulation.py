@@ -18,7 +18,7 @@ from tests.reference.workload import Request, Stream, Workload
 
 SECOND = 1_000_000_000
 # At one time events happen in this order; a change of the fleet before all of them, an arrival after.
-SERVED, ANSWERED, REPORTED, TIMED_OUT, REACHED = range(5)
+SERVED, ANSWERED, TIMED_OUT, REACHED = range(4)
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lbcore.simulation import Bimodal, Exponential, Lognormal, Pareto, Scenario, ServiceTime
+from lbcore.simulation import Bimodal, Exponential, Hyperexponential, Lognormal, Pareto, Scenario, ServiceTime
 
 MASK = 2**64 - 1
 STEP = 0xA0761D6478BD642F
@@ -91,10 +91,11 @@ def work(service_time: ServiceTime, random: Stream) -> float:
         normal = math.sqrt(2.0 * random.exponential()) * math.cos(2.0 * math.pi * random.unit())
         return mean * math.exp(service_time.sigma * normal - service_time.sigma * service_time.sigma / 2.0)
     unit = random.unit()
-    if isinstance(service_time, Bimodal):
+    if isinstance(service_time, Bimodal | Hyperexponential):
         share = service_time.long_share / 100.0
         length = service_time.long_factor if unit < share else 1.0
-        return mean * length / (1.0 + share * (service_time.long_factor - 1.0))
+        length = mean * length / (1.0 + share * (service_time.long_factor - 1.0))
+        return length if isinstance(service_time, Bimodal) else length * random.exponential()
     if isinstance(service_time, Pareto):
         alpha = service_time.alpha
         return mean * (alpha - 1.0) / alpha * (1.0 - unit) ** (-1.0 / alpha)

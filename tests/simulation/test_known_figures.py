@@ -29,6 +29,7 @@ def scenario(name: str, load: float | None = None) -> Scenario:
     [
         ("a90", 70.0, {P2C: 1.44, FULL_SCAN: 1.00, RoundRobin(): 1.9, Random(): 3.3}),
         ("a90", None, {P2C: 1.74, FULL_SCAN: 1.00, RoundRobin(): 4.7, Random(): 8.8}),
+        ("a80_bimodal", None, {P2C: 5.44, FULL_SCAN: 1.00}),
         ("b90", None, {P2C: 3.77, FULL_SCAN: 1.00}),
         ("c85", None, {P2C: 1.82, FULL_SCAN: 1.00}),
         ("d90", None, {P2C: 3.23, FULL_SCAN: 2.93}),

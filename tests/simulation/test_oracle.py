@@ -18,6 +18,7 @@ from lbcore.simulation import (
     Exponential,
     FailFast,
     Fleet,
+    Hyperexponential,
     Join,
     Leave,
     Lognormal,
@@ -51,6 +52,7 @@ CONTENDERS: list[Contender] = [
 service_times = st.one_of(
     st.builds(Exponential),
     st.builds(Lognormal, sigma=st.floats(0.1, 2.0)),
+    st.builds(Hyperexponential, long_share=st.floats(0.0, 100.0), long_factor=st.floats(1.0, 50.0)),
     st.builds(Bimodal, long_share=st.floats(0.0, 100.0), long_factor=st.floats(1.0, 50.0)),
     st.builds(Pareto, alpha=st.floats(1.1, 5.0)),
     st.builds(Deterministic),

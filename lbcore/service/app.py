@@ -40,6 +40,7 @@ from lbcore.service.registry import SERVICE_NAME as REGISTRY
 from lbcore.service.registry import RegistryService
 from lbcore.service.registry_metrics import RegistryCollector
 from lbcore.sources.file import FileSource
+from lbcore.sources.remembered import RememberedMembers
 from lbcore.sources.running import RunningSources
 from lbcore.xds.server import SERVICES as XDS_SERVICES
 from lbcore.xds.server import XdsServer
@@ -91,7 +92,7 @@ class Service:
         self._admin_binding = admin_binding
         self._stop = asyncio.Event()
         directory = Directory()
-        self._sources = RunningSources(directory)
+        self._sources = RunningSources(directory, remembered=RememberedMembers.beside(config, store))
         self._source = FileSource(config, directory, self._sources)
         self._clusters = Clusters(directory)
         self._leases: LeaseTable[Lease] = LeaseTable()

@@ -13,10 +13,13 @@ from lbcore.source import Source
 from lbcore.sources.feed import Feed, Timing
 from lbcore.sources.follower import Follower
 from lbcore.sources.opening import kind_of, open_feed
+from lbcore.sources.remembered import RememberedMembers
 
 __all__ = ["RunningSources", "source_name"]
 
 LOG = logging.getLogger(__name__)
+
+_KEEPING = 1.0  # seconds between writes to disk
 
 
 def source_name(service: str, source: Source) -> str:
@@ -46,10 +49,13 @@ class RunningSources:
         self,
         directory: Directory,
         timing: Timing | None = None,
+        remembered: RememberedMembers | None = None,
         open_feed: Callable[[Source, str, Timing], Feed] = open_feed,
     ) -> None:
         self._directory = directory
         self._timing = timing or Timing()
+        self._remembered = remembered or RememberedMembers(None)
+        self._to_keep: dict[str, tuple[Source, Membership]] = {}  # by source: what is not on disk yet
         self._open_feed = open_feed
         self._wanted: dict[str, Source] = {}
         self._running: dict[str, _Running] = {}
@@ -82,13 +88,18 @@ class RunningSources:
     async def run(self) -> None:
         """Runs what is wanted until cancelled. Raises what a follower raises, which would be a defect."""
         changed: asyncio.Task[object] | None = None
+        keeping = asyncio.create_task(self._keep())
         try:
             while True:
                 self._changed.clear()
                 for service in self._wanted.keys() - self._running.keys():
                     self._running[service] = self._start(service)
                 changed = asyncio.create_task(self._changed.wait())
-                tasks: list[asyncio.Task[Any]] = [changed, *(each.following for each in self._running.values())]
+                tasks: list[asyncio.Task[Any]] = [
+                    changed,
+                    keeping,
+                    *(each.following for each in self._running.values()),
+                ]
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for ended in done:
                     if not ended.cancelled():
@@ -99,30 +110,53 @@ class RunningSources:
                 changed.cancel()
             for service in list(self._running):
                 self._end(service)
+            keeping.cancel()
+            self._ending.append(keeping)
             await self._settle()
+            self._remembered.keep(self._to_keep)
+
+    async def _keep(self) -> None:
+        """Writes what sources have said to disk, in a thread, for ever."""
+        while True:
+            await self._timing.sleep(_KEEPING)
+            if self._to_keep:
+                said, self._to_keep = self._to_keep, {}
+                await asyncio.to_thread(self._remembered.keep, said)
 
     def _start(self, service: str) -> _Running:
         source = self._wanted[service]
         name = source_name(service, source)
 
         def heard(membership: Membership) -> bool:
-            return self._directory.publish_members(name, {service: membership})
+            changed = self._directory.publish_members(name, {service: membership})
+            if changed:
+                self._to_keep[name] = (source, membership)
+            return changed
 
         def failed(reason: str) -> None:
             self._directory.mark_stale(name, reason)
 
         feed = self._open_feed(source, service, self._timing)
         follower = Follower(name, feed, heard, failed, self._timing)
-        giving_up = self._give_up(name, source.initial_fetch_timeout)
+        giving_up = self._give_up(service, source, follower)
         return _Running(follower, asyncio.create_task(follower.run()), asyncio.create_task(giving_up))
 
-    async def _give_up(self, name: str, after: float) -> None:
+    async def _give_up(self, service: str, source: Source, follower: Follower) -> None:
         """Lets answers go on without a source that has not been heard from in time; 0 seconds is never."""
+        after = source.initial_fetch_timeout
         if not after:
             return
         await self._timing.sleep(after)
-        if self._directory.stop_awaiting(name):
-            LOG.error("source %s: not heard from within %g s; answers go on without what it knows", name, after)
+        if follower.last_success is not None:
+            return
+        remembered = self._remembered.recall(follower.name, source)
+        what = "what it said before the restart" if remembered else "nothing of it"
+        LOG.error("source %s: not heard from within %g s; answers go on with %s", follower.name, after, what)
+        if remembered is None:
+            self._directory.stop_awaiting(follower.name)
+        else:
+            why = self._directory.current.stale.get(follower.name, "not heard from since the start")
+            self._directory.publish_members(follower.name, {service: remembered}, stale=why)
 
     def _end(self, service: str) -> None:
         if (running := self._running.pop(service, None)) is not None:

@@ -105,6 +105,19 @@ def test_a_silent_source_holds_the_others_back_for_so_long_only(tmp_path: Path) 
         assert "not heard from within 0.5 s" in service.process.stderr
 
 
+def test_a_restart_while_the_source_is_away_serves_what_it_said_before(server: NameServer, tmp_path: Path) -> None:
+    source = dns(server, "web.internal")
+    source["dns"]["initial_fetch_timeout"] = "500ms"
+    with LbcoreService(tmp_path, json.dumps({"services": {"web": {"source": source}}})) as service:
+        server.stop()
+        service.end()
+        service.restart()
+        assert endpoints(service) == {"web": ["10.0.0.1:80"]}
+        assert "web::stale::" in text(service, "/clusters")
+        server.change("host-record=web.internal,10.0.0.2,1")
+        wait_until(lambda: endpoints(service) == {"web": ["10.0.0.2:80"]}, "the new address")
+
+
 def test_one_lbcore_is_the_source_of_another(server: NameServer, tmp_path: Path) -> None:
     with LbcoreService(tmp_path, sourced(server, web="web.internal", api="api.internal")) as first:
         source = {"http_sd": {"url": f"http://{first.admin}/sd?service=web", "refresh_interval": "100ms"}}

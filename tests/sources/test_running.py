@@ -27,7 +27,7 @@ class World:
         self.directory = Directory()
         self.says: dict[str, Membership] = {}
         self.opened: list[Source] = []
-        self.sources = RunningSources(self.directory, self.time.timing, self._open)
+        self.sources = RunningSources(self.directory, self.time.timing, open_feed=self._open)
 
     def write(self, **sources: Source) -> None:
         """A configuration file with services of these sources."""

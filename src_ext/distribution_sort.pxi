@@ -77,9 +77,9 @@ cdef bint spread_index(uint64_t* keys, uint32_t* owners, uint32_t count, uint32_
 
 
 cdef void spread_free(SpreadKeys* sorted_keys) noexcept nogil:
-    free(sorted_keys.keys)
-    free(sorted_keys.owners)
-    free(sorted_keys.starts)
+    table_free(sorted_keys.keys, (<size_t>sorted_keys.count + 1) * sizeof(uint64_t))
+    table_free(sorted_keys.owners, (<size_t>sorted_keys.count + 1) * sizeof(uint32_t))
+    table_free(sorted_keys.starts, ((<size_t>1 << sorted_keys.bits) + 1) * sizeof(uint32_t))
     memset(sorted_keys, 0, sizeof(SpreadKeys))
 
 

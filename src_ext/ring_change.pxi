@@ -8,6 +8,7 @@ cdef enum: CHANGE_LIMIT = 8     # above one changed point in so many, a new ring
 cdef struct RingDifference:
     uint32_t* moved         # new member by old member; whatever for those that are gone, whose points are all dropped
     bint renumbered         # some member has another number now
+    bint reordered          # those that stay stand in another order now
     uint32_t* places        # position in the new group by new member, to break ties
     SpreadKeys added        # owners are new members
     SpreadKeys dropped      # owners are old members
@@ -34,6 +35,7 @@ cdef bint ring_change(
 cdef bint ring_map(const RingSelector* before, const Group* group, RingDifference* difference) noexcept nogil:
     cdef uint32_t largest = 0
     cdef uint32_t i, old
+    cdef int32_t last = -1
     for i in range(group.count):
         largest = max(largest, group.members[i])
     for i in range(before.base.count):
@@ -48,6 +50,8 @@ cdef bint ring_map(const RingSelector* before, const Group* group, RingDifferenc
             old = before.base.members[group.previous[i]]
             difference.moved[old] = group.members[i]
             difference.renumbered = difference.renumbered or old != group.members[i]
+            difference.reordered = difference.reordered or group.previous[i] < last
+            last = group.previous[i]
     return True
 
 
@@ -128,6 +132,7 @@ cdef struct RingMerge:
     uint32_t* owners
     uint32_t size
     uint32_t read
+    uint32_t* inserted      # positions of the added points
     uint32_t* starts        # NULL where the index has another size, and is made anew
     uint32_t bucket         # starts below it are written
 
@@ -141,16 +146,22 @@ cdef bint ring_merge(const RingSelector* before, RingDifference* difference, Spr
     merge.difference = difference
     merge.keys = <uint64_t*>table_new((<size_t>size + 1) * sizeof(uint64_t))
     merge.owners = <uint32_t*>table_new((<size_t>size + 1) * sizeof(uint32_t))
+    merge.inserted = <uint32_t*>malloc((<size_t>difference.added.count + 1) * sizeof(uint32_t))
     if bits == before.points.bits:
         merge.starts = <uint32_t*>table_new(((<size_t>1 << bits) + 1) * sizeof(uint32_t))
-    if merge.keys == NULL or merge.owners == NULL:
+    if merge.keys == NULL or merge.owners == NULL or merge.inserted == NULL:
         free(merge.keys)
         free(merge.owners)
+        free(merge.inserted)
         free(merge.starts)
         return False
     ring_merge_changes(&merge)
     ring_copy_until(&merge, before.points.count)
-    order_ties(merge.keys, merge.owners, size, difference.places)
+    if difference.reordered:
+        order_ties(merge.keys, merge.owners, 0, size, difference.places)
+    else:
+        order_ties_of_added(&merge)
+    free(merge.inserted)
     if merge.starts == NULL:
         return spread_index(merge.keys, merge.owners, size, bits, points)
     ring_index_until(&merge, 0xFFFFFFFFFFFFFFFFULL)
@@ -178,6 +189,7 @@ cdef void ring_merge_changes(RingMerge* merge) noexcept nogil:
             ring_index_until(merge, added.keys[next_added])
             merge.keys[merge.size] = added.keys[next_added]
             merge.owners[merge.size] = added.owners[next_added]
+            merge.inserted[next_added] = merge.size
             merge.size += 1
             next_added += 1
         else:
@@ -222,15 +234,30 @@ cdef void ring_index_until(RingMerge* merge, uint64_t key) noexcept nogil:
     merge.bucket = max(merge.bucket, end)
 
 
-cdef void order_ties(uint64_t* keys, uint32_t* owners, uint32_t size, const uint32_t* places) noexcept nogil:
+cdef void order_ties_of_added(RingMerge* merge) noexcept nogil:
+    """Those that stay keep their order, so a tie can be wrong only where a point has been added."""
+    cdef uint32_t i, start, end
+    for i in range(merge.difference.added.count):
+        start = merge.inserted[i]
+        end = start + 1
+        while start > 0 and merge.keys[start - 1] == merge.keys[start]:
+            start -= 1
+        while end < merge.size and merge.keys[end] == merge.keys[start]:
+            end += 1
+        order_ties(merge.keys, merge.owners, start, end, merge.difference.places)
+
+
+cdef void order_ties(
+    uint64_t* keys, uint32_t* owners, uint32_t start, uint32_t end, const uint32_t* places
+) noexcept nogil:
     """Of equal keys the endpoint that stands first in the cluster comes first."""
     cdef uint32_t i, j, owner
-    for i in range(1, size):
+    for i in range(start + 1, end):
         if lb_likely(keys[i - 1] != keys[i]):
             continue
         j = i
         owner = owners[i]
-        while j > 0 and keys[j - 1] == keys[i] and places[owners[j - 1]] > places[owner]:
+        while j > start and keys[j - 1] == keys[i] and places[owners[j - 1]] > places[owner]:
             owners[j] = owners[j - 1]
             j -= 1
         owners[j] = owner

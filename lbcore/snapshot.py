@@ -80,6 +80,10 @@ class ServiceSnapshot(Checked):
     def contradictions(self) -> Iterator[Mistake]:
         yield from endpoint_mistakes(self.endpoints)
         yield from weight_mistakes(self.endpoints, self.locality_weights)
+        check = self.health_check
+        if check is not None and check.grpc and check.checked_by == "clients" and self.protocol != "http2":
+            what = "health_check.checked_by clients: expected protocol http2, without which Envoy makes no gRPC checks"
+            yield Mistake(("health_check", "checked_by"), what)
 
     @property
     def is_locality_weighted(self) -> bool:

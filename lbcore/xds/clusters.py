@@ -54,7 +54,7 @@ def envoy_cluster(service: ServiceSnapshot) -> Resource:
     message.connect_timeout.CopyFrom(duration(service.connect_timeout))
     if service.protocol == "http2":
         message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(_HTTP2)
-    if service.health_check and service.health_check.checked_by != "service":
+    if service.health_check and service.health_check.checked_by != "service" and _can_check(service):
         message.health_checks.append(health_check_message(service.health_check))
     return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
 
@@ -65,6 +65,12 @@ def grpc_cluster(service: ServiceSnapshot) -> Resource:
     message.load_balancing_policy.CopyFrom(grpc_policy(service))
     message.lrs_server.CopyFrom(LOAD_TO_HERE)  # Envoy has its own setting for that, in its bootstrap
     return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
+
+
+def _can_check(service: ServiceSnapshot) -> bool:
+    """Envoy refuses a cluster with gRPC checks that does not speak HTTP/2: then lbcore's own checks have to do."""
+    assert service.health_check is not None
+    return service.health_check.grpc is None or service.protocol == "http2"
 
 
 def same_clusters(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from lbcore import Cluster
 from lbcore.directory import ServiceSnapshot
+from lbcore.health import GrpcCheck, HttpCheck, TcpCheck
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.policy import LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
 from lbcore.request_hash import HashPolicy, Header, RegexRewrite
@@ -201,6 +202,32 @@ SETTINGS: list[dict[str, Any]] = [
     {"outlier_detection": OutlierDetection()},
     {"outlier_detection": OutlierDetection(base_ejection_time=600.0, split_external_local_origin_errors=True)},
     {"health_check": HealthCheck(http=HttpHealthCheck(path="/healthz", host="web"), interval=0.5, timeout=0.25)},
+    *(
+        {"health_check": check}
+        for check in (
+            HttpCheck(
+                method="POST",
+                send=b"{}",
+                expected_statuses=[range(200, 300)],
+                retriable_statuses=[range(500, 600)],
+                receive=[b"ok"],
+                response_buffer_size=0,
+                interval_jitter_percent=10,
+                interval_jitter=0.5,
+                initial_jitter=1.0,
+                unhealthy_interval=3.0,
+                unhealthy_edge_interval=2.0,
+                healthy_edge_interval=1.0,
+                no_traffic_interval=30.0,
+                no_traffic_healthy_interval=45.0,
+                reuse_connection=False,
+            ),
+            TcpCheck(),
+            TcpCheck(send=b"PING", receive=b"PONG"),
+            GrpcCheck(),
+        )
+    ),
+    {"health_check": GrpcCheck("shop.Cart", authority="cart.internal", watch=True), "protocol": "http2"},
     {"drop_overload": DropOverload(category="throttle", percent=0.5)},
 ]
 AWKWARD = (

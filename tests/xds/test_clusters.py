@@ -15,6 +15,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf import any_pb2, json_format
 
 from lbcore.directory import ServiceSnapshot
+from lbcore.errors import InvalidSetting
 from lbcore.model import Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.routing import Listener, Route
@@ -294,10 +295,17 @@ def test_checks_over_tcp_and_grpc_are_sent_as_well() -> None:
     tcp = HealthCheck(tcp=TcpHealthCheck(send=Payload.of(b"PING"), receive=(Payload.of(b"PONG"),)))
     (made,) = envoy(health_check=tcp)["health_checks"]
     assert made["tcp_health_check"] == {"send": {"text": "50494e47"}, "receive": [{"text": "504f4e47"}]}
-    (made,) = envoy(health_check=HealthCheck(grpc=GrpcHealthCheck(service_name="shop.Cart", watch=True)))[
-        "health_checks"
-    ]
+    grpc_check = HealthCheck(grpc=GrpcHealthCheck(service_name="shop.Cart", watch=True))
+    (made,) = envoy(health_check=grpc_check, protocol="http2")["health_checks"]
     assert made["grpc_health_check"] == {"service_name": "shop.Cart"}
+    # Envoy refuses the whole cluster: "must support HTTP/2 for gRPC healthchecking".
+    assert "health_checks" not in envoy(health_check=grpc_check)
+
+
+def test_grpc_checks_that_nobody_could_make_are_refused() -> None:
+    check = HealthCheck(grpc=GrpcHealthCheck(), checked_by="clients")
+    with pytest.raises(InvalidSetting, match="checked_by clients: expected protocol http2"):
+        envoy(health_check=check)
 
 
 def test_an_api_listener_takes_its_routes_by_name_and_ends_in_the_router() -> None:

@@ -110,6 +110,7 @@ def static_bootstrap(
     hash_policies: Mapping[str, Json] | None = None,
     http_filters: Sequence[Json] = (),
     listen_on: str = "127.0.0.1",
+    retry_policy: Json = None,
 ) -> dict[str, Json]:
     """A bootstrap with the clusters and the listener `ingress` on a free port.
 
@@ -117,6 +118,7 @@ def static_bootstrap(
         hash_policies: RouteAction.hash_policy for requests whose path begins with `/NAME`, by that name.
         http_filters: to run before the router.
         listen_on: an IP; `::` takes IPv4 as well.
+        retry_policy: of the virtual host, for every request.
     """
     by_prefix = {f"/{name}": policy for name, policy in (hash_policies or {}).items()}
     by_prefix["/"] = [{"header": {"header_name": "x-key"}}]
@@ -130,7 +132,7 @@ def static_bootstrap(
         "stat_prefix": "ingress",
         "route_config": {
             "response_headers_to_add": [{"header": {"key": "x-upstream", "value": "%UPSTREAM_HOST%"}}],
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes, "retry_policy": retry_policy}],
         },
         "http_filters": [*http_filters, router],
     }

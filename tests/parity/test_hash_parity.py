@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lbcore.model import Endpoint
-from lbcore.policy import Maglev, Policy, RingHash
+from lbcore.policy import MAX_RING_SIZE, MAX_TABLE_SIZE, Maglev, Policy, RingHash
 from tests.harness.backends import HttpBackends
 from tests.harness.bootstrap import StaticCluster, static_bootstrap
 from tests.harness.envoy import Envoy
@@ -115,12 +115,57 @@ def test_keyed_requests_reach_the_host_that_lbcore_picks(backends: HttpBackends)
     assert disagreements == []
 
 
-def test_the_largest_ring_routes_as_envoys_does(backends: HttpBackends) -> None:
+def test_the_largest_ring_and_table_route_as_envoys_do(backends: HttpBackends) -> None:
     choose = random.Random(4)
     endpoints = tuple(Endpoint(address, weight=choose.randint(1, 100)) for address in backends.addresses[:10])
-    cluster = StaticCluster(name="8M", endpoints=endpoints, policy=RingHash(minimum_ring_size=8_388_608))
-    balancer = cluster.balancer()
-    envoy = Envoy(static_bootstrap([cluster]), time_limit=60)
-    with envoy, HttpClient(envoy.listeners()["ingress"]) as client:
-        answers = {key: client.get("/", {"x-cluster": "8M", "x-key": key}).headers["x-backend"] for key in keys(4)}
-    assert {key: balancer.pick(key).address for key in answers} == answers
+    policies = (RingHash(minimum_ring_size=MAX_RING_SIZE), Maglev(table_size=MAX_TABLE_SIZE))
+    clusters = [StaticCluster(name=type(each).__name__, endpoints=endpoints, policy=each) for each in policies]
+    with Envoy(static_bootstrap(clusters)) as envoy, HttpClient(envoy.listeners()["ingress"]) as client:
+        for cluster in clusters:
+            balancer = cluster.balancer()
+            sent = keys(4)
+            headers = [{"x-cluster": cluster.name, "x-key": key} for key in sent]
+            answers = [client.get("/", each).headers["x-backend"] for each in headers]
+            assert answers == [balancer.pick(key).address for key in sent]
+
+
+PREVIOUS_HOSTS = {
+    "name": "envoy.retry_host_predicates.previous_hosts",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    },
+}
+RETRY_POLICY = {
+    "retry_on": "5xx",
+    "num_retries": 4,
+    "retry_host_predicate": [PREVIOUS_HOSTS],
+    "host_selection_retry_max_attempts": 200,
+    "retry_back_off": {"base_interval": "0.001s"},
+}
+
+
+def test_retries_go_along_the_keys_own_order(backends: HttpBackends) -> None:
+    choose = random.Random(6)
+    endpoints = tuple(Endpoint(address, weight=choose.randint(1, 3)) for address in backends.addresses[:8])
+    failing = {endpoint.address for endpoint in choose.sample(endpoints, 4)}
+    policies = (RingHash(), RingHash(hash_function="murmur_hash_2"), Maglev(table_size=1009))
+    clusters = [StaticCluster(name=f"c{i}", endpoints=endpoints, policy=each) for i, each in enumerate(policies)]
+    retried = 0
+    try:
+        for address in failing:
+            backends.behave(address, status=503)
+        bootstrap = static_bootstrap(clusters, retry_policy=RETRY_POLICY)
+        with Envoy(bootstrap) as envoy, HttpClient(envoy.listeners()["ingress"]) as client:
+            for cluster in clusters:
+                balancer = cluster.balancer()
+                for key in keys(7)[:100]:
+                    tried: list[Endpoint] = []
+                    while (picked := balancer.pick(key, exclude=tried)).address in failing:
+                        tried.append(picked)
+                    answer = client.get("/", {"x-cluster": cluster.name, "x-key": key})
+                    assert answer.headers["x-backend"] == picked.address, (cluster.policy, key, tried)
+                    retried += len(tried)
+    finally:
+        for address in failing:
+            backends.behave(address)
+    assert retried > 100

@@ -6,16 +6,18 @@ Resources are encoded when first asked for, and a response's body is kept for ev
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from dataclasses import dataclass
 from functools import cached_property
 
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource, delta_body, sotw_body
 
-__all__ = ["ABSENT", "ResourceSet", "version_of_all"]
+__all__ = ["ABSENT", "Difference", "ResourceSet", "version_of_all"]
 
 ABSENT = ""
 """In place of a version: there is no such resource."""
 
+_MOST_DIFFERENCES = 64
 _MOST_BODIES = 64  # kept for one set; above that, streams are owed such different things that nothing is shared
 
 
@@ -39,6 +41,7 @@ class ResourceSet:
         self._members = members
         self._encode = encode
         self._bodies: dict[object, bytes] = {}
+        self._differences: dict[int, Difference] = {}  # by the identity of what was told
 
     def get(self, name: str) -> Resource | None:
         """The resource of this name, None if there is none."""
@@ -56,6 +59,21 @@ class ResourceSet:
         return {name: self._encode(member).version for name, member in self._members.items()}
 
     @cached_property
+    def everything(self) -> tuple[Resource, ...]:
+        """All of them, in the order of `versions`."""
+        return tuple(map(self._encode, self._members.values()))
+
+    def difference(self, told: Mapping[str, str]) -> Difference:
+        """How this set differs from what a client was told; made once for all that were told by the same object."""
+        known = self._differences.get(id(told))
+        if known is not None and known.told is told:
+            return known
+        if len(self._differences) >= _MOST_DIFFERENCES:
+            self._differences.clear()
+        made = self._differences[id(told)] = Difference.between(told, self.versions)
+        return made
+
+    @cached_property
     def version_of_all(self) -> str:
         """One version for all of them."""
         return version_of_all(self.versions.values())
@@ -70,7 +88,8 @@ class ResourceSet:
         self, version: str, resources: Collection[Resource], missing: Collection[str], *, timed: bool
     ) -> bytes:
         """The body of a DiscoveryResponse, from the store if another stream was owed the same."""
-        key = (version, tuple(resources), tuple(missing), timed)
+        everything = "everything" in self.__dict__ and resources is self.everything and not missing
+        key: object = timed if everything else (version, tuple(resources), tuple(missing), timed)
         return self._stored(key, lambda: sotw_body(self.resource_type, version, resources, missing, timed=timed))
 
     def delta_body(
@@ -87,6 +106,28 @@ class ResourceSet:
                 self._bodies.clear()
             body = self._bodies[key] = build()
         return body
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a client was told, and how what is now differs from it.
+
+    Fields:
+        same: nothing differs.
+        changed: names of resources that it was not told of, or of another version of.
+        new: those of them that it was not told of.
+    """
+
+    told: Mapping[str, str]
+    same: bool
+    changed: frozenset[str]
+    new: frozenset[str]
+
+    @classmethod
+    def between(cls, told: Mapping[str, str], now: Mapping[str, str]) -> Difference:
+        changed = frozenset(name for name, version in now.items() if told.get(name) != version)
+        new = frozenset(name for name in changed if not told.get(name))
+        return cls(told, not changed and len(told) == len(now), changed, new)
 
 
 def version_of_all(versions: Iterable[str]) -> str:

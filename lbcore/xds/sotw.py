@@ -8,10 +8,10 @@ Source: Envoy xds_protocol.rst.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from lbcore.xds.resource_set import ABSENT, ResourceSet, version_of_all
+from lbcore.xds.resource_set import ABSENT, Difference, ResourceSet, version_of_all
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.status import ConfigStatus, ResourceStatus
 from lbcore.xds.subscription import (
@@ -66,7 +66,7 @@ class _Due:
     """What goes into a response; `changed` and `new` are names, new ones the client did not have."""
 
     version: str
-    resources: list[Resource]
+    resources: Sequence[Resource]
     missing: list[str]
     changed: frozenset[str]
     new: Set[str]
@@ -215,17 +215,18 @@ class WholeSubscription(SotwSubscription):
     def _compose(self, resources: ResourceSet, _hold: Callable[[Resource], bool]) -> _Due | None:
         if not self._stale and not self._owed:
             return None
-        view = self._view(resources)
-        told = self._told
-        if (view is told or view == told) and not self._owed:
+        view, told = self._view(resources), self._told
+        everything = view is resources.versions
+        difference = resources.difference(told) if everything else Difference.between(told, view)
+        if difference.same and not self._owed:
             self._stale = False
             return None
         self._told, self._stale, self._owed = view, False, False
-        version = resources.version_of_all if view is resources.versions else version_of_all(view.values())
+        if everything:
+            return _Due(resources.version_of_all, resources.everything, [], difference.changed, difference.new)
         listed = [resource for name in view if (resource := self._find(name)) is not None]
-        changed = frozenset(name for name, version in view.items() if told.get(name) != version)
-        new = {name for name in changed if not told.get(name)}
-        return _Due(version, listed, sorted(name for name in view if not view[name]), changed, new)
+        missing = sorted(name for name in view if not view[name])
+        return _Due(version_of_all(view.values()), listed, missing, difference.changed, difference.new)
 
     def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:  # noqa: ARG002
         """All of it again, which is no change: a response with heartbeats alone removes the rest from Envoy, for which

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 from envoy.admin.v3 import clusters_pb2, metrics_pb2
 from envoy.config.cluster.v3 import circuit_breaker_pb2
@@ -15,8 +16,8 @@ from envoy.config.core.v3 import base_pb2
 from google.protobuf.json_format import MessageToDict
 
 from lbcore.directory import DirectorySnapshot
-from lbcore.loads import Loads
-from lbcore.model import CheckedHealth, Health
+from lbcore.loads import LocalityLoad
+from lbcore.model import CheckedHealth, Health, Locality
 from lbcore.service.clusters import ServedCluster
 from lbcore.service.health_flags import health_flags
 from lbcore.settings import CircuitBreakers
@@ -38,7 +39,10 @@ _DISCOVERY_STATUS = {
 }
 
 
-def clusters_text(clusters: Iterable[ServedCluster], snapshot: DirectorySnapshot, loads: Loads) -> str:
+LoadByService: TypeAlias = Mapping[str, Mapping[Locality, LocalityLoad]]
+
+
+def clusters_text(clusters: Iterable[ServedCluster], snapshot: DirectorySnapshot, loads: LoadByService) -> str:
     """`/clusters`: one `cluster::...::value` a line."""
     return "".join(
         f"{served.service.name}::{line}\n"
@@ -46,7 +50,7 @@ def clusters_text(clusters: Iterable[ServedCluster], snapshot: DirectorySnapshot
         for line in (
             *_lines(served),
             *_source_lines(served.service.name, snapshot),
-            *_load_lines(served.service.name, loads),
+            *_load_lines(loads.get(served.service.name, {})),
         )
     )
 
@@ -85,9 +89,9 @@ def _source_lines(service: str, snapshot: DirectorySnapshot) -> Iterator[str]:
             yield f"stale::{' '.join(reason.split())}"
 
 
-def _load_lines(service: str, loads: Loads) -> Iterator[str]:
+def _load_lines(loads: Mapping[Locality, LocalityLoad]) -> Iterator[str]:
     """What callers report, by locality: `load::LOCALITY::FIGURE::VALUE`."""
-    for place, load in sorted(loads.of(service).items()):
+    for place, load in sorted(loads.items()):
         yield f"load::{place}::rq_per_second::{load.requests_per_second:.3f}"
         yield f"load::{place}::rq_error_per_second::{load.errors_per_second:.3f}"
         yield f"load::{place}::rq_active::{load.in_progress}"

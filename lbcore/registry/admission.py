@@ -2,65 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lbcore.errors import InvalidSetting
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality
-from lbcore.registration import Announcement, Key, check_announcement, of_each
+from lbcore.registration import Announcement, check_announcement, of_each
 from lbcore.validation import refusal
 
 __all__ = ["Weights", "check_announcements"]
 
-_Place = tuple[str, int, Locality]
+_Place = tuple[int, Locality]
 
 
 class Weights:
-    """The sum of weights in each service, priority and locality; xDS has 32 bits for it (gRFC A27)."""
+    """The sum of weights in each service. xDS has 32 bits for that of a priority and locality (gRFC A27)."""
 
     def __init__(self) -> None:
-        self._sums: dict[_Place, int] = {}
+        self._sums: dict[str, int] = {}
 
     def add(self, service: str, endpoint: Endpoint) -> None:
         """Counts an endpoint."""
-        place = (service, endpoint.priority, endpoint.locality)
-        self._sums[place] = self._sums.get(place, 0) + endpoint.weight
+        self._sums[service] = self._sums.get(service, 0) + endpoint.weight
 
     def remove(self, service: str, endpoint: Endpoint) -> None:
         """Counts it no more."""
-        place = (service, endpoint.priority, endpoint.locality)
-        self._sums[place] -= endpoint.weight
-        if not self._sums[place]:
-            del self._sums[place]
+        left = self._sums[service] - endpoint.weight
+        if left:
+            self._sums[service] = left
+        else:
+            del self._sums[service]
 
-    def check(self, changes: Sequence[tuple[str, Endpoint, int]]) -> None:
-        """Refuses changes, each an endpoint that comes (+1) or goes (-1), that would overflow a sum."""
-        added: dict[_Place, int] = {}
-        for service, endpoint, sign in changes:
-            place = (service, endpoint.priority, endpoint.locality)
-            added[place] = added.get(place, 0) + sign * endpoint.weight
-        for place, weight in added.items():
-            total = self._sums.get(place, 0) + weight
-            if total > MAX_WEIGHT:
-                service, priority, locality = place
-                where = f"service {service!r}, priority {priority}, locality {str(locality)!r}"
-                raise InvalidSetting(f"weight: those of {where} would add up to {total}, expected at most {MAX_WEIGHT}")
+    def may_overflow(self, added: Iterable[Announcement]) -> set[str]:
+        """The services in which some priority and locality may have too much weight with what is added."""
+        sums: dict[str, int] = {}
+        for service, endpoint in added:
+            sums[service] = sums.get(service, 0) + endpoint.weight
+        return {service for service, weight in sums.items() if self._sums.get(service, 0) + weight > MAX_WEIGHT}
 
 
 def check_announcements(
-    announcements: Sequence[Announcement], announced: Callable[[Key], Endpoint | None], weights: Weights
+    announcements: Sequence[Announcement], announced: Callable[[str], Iterable[Endpoint]], weights: Weights
 ) -> None:
     """Refuses what must not be registered. Raises `InvalidSetting` naming the field.
 
-    `announced` has what is announced under a key now.
+    `announced` has the endpoints that are announced for a service now.
     """
     of_each("announcements", announcements, check_announcement)
-    changes: list[tuple[str, Endpoint, int]] = []
-    keys: set[Key] = set()
-    for announcement in announcements:
-        if announcement.key in keys:
-            raise refusal("address", announcement.key.address, "expected each address of a service once")
-        keys.add(announcement.key)
-        changes.append((announcement.service, announcement.endpoint, 1))
-        if (before := announced(announcement.key)) is not None:
-            changes.append((announcement.service, before, -1))
-    weights.check(changes)
+    keys: set[tuple[str, str]] = set()
+    for service, endpoint in announcements:
+        if (service, endpoint.address) in keys:
+            raise refusal("address", endpoint.address, "expected each address of a service once")
+        keys.add((service, endpoint.address))
+    for service in weights.may_overflow(announcements):
+        _check_sums(service, announced(service), [each.endpoint for each in announcements if each.service == service])
+
+
+def _check_sums(service: str, present: Iterable[Endpoint], added: Sequence[Endpoint]) -> None:
+    replaced = {endpoint.address for endpoint in added}
+    sums: dict[_Place, int] = {}
+    for endpoint in (*added, *(each for each in present if each.address not in replaced)):
+        place = (endpoint.priority, endpoint.locality)
+        sums[place] = sums.get(place, 0) + endpoint.weight
+    for (priority, locality), total in sums.items():
+        if total > MAX_WEIGHT:
+            where = f"service {service!r}, priority {priority}, locality {str(locality)!r}"
+            raise InvalidSetting(f"weight: those of {where} would add up to {total}, expected at most {MAX_WEIGHT}")

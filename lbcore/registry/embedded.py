@@ -6,6 +6,7 @@ Readers are told before the disk is: what they learn a moment early is announced
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import time
@@ -17,6 +18,7 @@ from lbcore.registration import Announcement, Key, Registration, RegistrySetting
 from lbcore.registry.feed import Feed, Update
 from lbcore.registry.journal import Journal, StoredLease, StoredRegistration
 from lbcore.registry.publishing import SOURCE, Publisher, held_reason
+from lbcore.registry.registry import Beat
 from lbcore.registry.table import Entry, Table, Written
 
 __all__ = ["EmbeddedRegistry"]
@@ -46,10 +48,16 @@ class EmbeddedRegistry:
 
     def open(self) -> None:
         """Takes over what an earlier process has kept, and publishes it. Raises `StoreFailed`."""
-        if self._journal is not None:
-            self._restore(self._journal)
-        self._publisher.replace(self._table.registrations())
-        self._publisher.publish()
+        collecting = gc.isenabled()
+        gc.disable()  # a hundred thousand objects that all stay are looked through again and again otherwise
+        try:
+            if self._journal is not None:
+                self._restore(self._journal)
+            self._publisher.replace((key.service, entry.shown) for key, entry in self._table.entries.items())
+            self._publisher.publish()
+        finally:
+            if collecting:
+                gc.enable()
 
     async def run(self) -> None:
         """Ends leases that have run out and publishes what changes, for ever."""
@@ -83,6 +91,11 @@ class EmbeddedRegistry:
             await self._journal.close()
 
     @property
+    def ordered(self) -> bool:
+        """The table decides at once; only the disk is waited for."""
+        return True
+
+    @property
     def revision(self) -> int:
         """Of the newest change."""
         return self._table.revision
@@ -110,6 +123,19 @@ class EmbeddedRegistry:
         written = self._table.heartbeat(lease_id, reports, sequence)
         await self._keep()
         return written
+
+    async def exchange(self, beat: Beat) -> Written:
+        """See `Registry.exchange`."""
+        lease, superseded = beat.lease, set[Key]()
+        if beat.announcements or not lease or beat.ttl is not None:
+            written = self._table.register(lease, beat.ttl, beat.announcements, beat.sequence)
+            lease = written.lease
+            superseded.update(written.superseded)
+        if beat.withdrawals:
+            superseded.update(self._table.deregister(lease, beat.withdrawals, beat.sequence).superseded)
+        written = self._table.heartbeat(lease, beat.reports, beat.sequence)
+        await self._keep()
+        return Written(lease, written.ttl, tuple(superseded.union(written.superseded)))
 
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int = 0) -> Written:
         """See `Registry.deregister`."""

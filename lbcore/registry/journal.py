@@ -20,7 +20,7 @@ import msgspec
 from lbcore.errors import StoreFailed
 from lbcore.model import Endpoint, Health
 from lbcore.registration import Key
-from lbcore.registry.encoding import endpoint_fields, endpoint_of
+from lbcore.registry.encoding import endpoint_fields, restored_endpoint
 
 __all__ = ["Journal", "StoredLease", "StoredRegistration"]
 
@@ -201,5 +201,5 @@ def _registration(row: tuple[Any, ...]) -> StoredRegistration:
         sequence,
         None if reported is None else Health(reported),
         bool(drained),
-        endpoint_of(address, msgspec.json.decode(endpoint)),
+        restored_endpoint(address, msgspec.json.decode(endpoint)),
     )

@@ -8,17 +8,19 @@ addresses, so that replicas that know the same publish the same.
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import insort
 from collections.abc import Iterable, Mapping
 
 from lbcore.directory import Directory
 from lbcore.membership import Membership
 from lbcore.model import Endpoint
-from lbcore.registration import Change, Registration
+from lbcore.registration import Change
 
 __all__ = ["SOURCE", "Publisher", "held_reason"]
 
 SOURCE = "registry"
+_PAUSE = 3.0  # times as long as a publication took
 
 
 class Publisher:
@@ -33,13 +35,13 @@ class Publisher:
         self._stale = ""
         self._woken = asyncio.Event()
 
-    def replace(self, registrations: Iterable[Registration]) -> None:
-        """Takes these registrations instead of all that there were."""
+    def replace(self, members: Iterable[tuple[str, Endpoint]]) -> None:
+        """Takes these members of services instead of all that there were."""
         self._changed |= self._services.keys()
         self._services.clear()
-        for each in sorted(registrations, key=lambda each: each.key):
-            self._members(each.service).put(each.endpoint)
-            self._changed.add(each.service)
+        for service, endpoint in members:
+            self._members(service).put(endpoint)
+        self._changed |= self._services.keys()
         self._woken.set()
 
     def apply(self, changes: Iterable[Change]) -> None:
@@ -76,8 +78,10 @@ class Publisher:
         """Publishes whenever something has changed, for ever."""
         while True:
             await self._woken.wait()
+            begun = time.monotonic()
             self.publish()
-            await asyncio.sleep(self._debounce)
+            # A publication that took long is followed by a pause that is longer: most of the time is for requests.
+            await asyncio.sleep(max(self._debounce, _PAUSE * (time.monotonic() - begun)))
 
     def _members(self, service: str) -> _Members:
         members = self._services.get(service)

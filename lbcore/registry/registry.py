@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from lbcore.registration import Announcement, Key, Registration, Report
 from lbcore.registry.feed import Update
 from lbcore.registry.table import Written
 
-__all__ = ["Registry", "RegistryStore"]
+__all__ = ["Beat", "Registry", "RegistryStore"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """One message of an agent: it keeps the lease, and says what has changed. Lease 0 is a new one."""
+
+    lease: int = 0
+    ttl: float | None = None
+    announcements: Sequence[Announcement] = ()
+    withdrawals: Sequence[Key] = ()
+    reports: Sequence[Report] = ()
+    sequence: int = 0
 
 
 class Registry(Protocol):
@@ -18,6 +31,10 @@ class Registry(Protocol):
     Requests return when what they ask for is kept, and raise `StoreFailed` where it cannot be. `UnknownLease` and
     `InvalidSetting` mean that nothing has changed.
     """
+
+    @property
+    def ordered(self) -> bool:
+        """Whether requests take effect in the order in which they are made, before the one before has returned."""
 
     @property
     def revision(self) -> int:
@@ -38,6 +55,9 @@ class Registry(Protocol):
 
     async def heartbeat(self, lease_id: int, reports: Sequence[Report], sequence: int) -> Written:
         """Keeps a lease."""
+
+    async def exchange(self, beat: Beat) -> Written:
+        """Does all that one message of an agent asks for, in one step: announcements, withdrawals, reports."""
 
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int) -> Written:
         """Removes registrations of a lease."""

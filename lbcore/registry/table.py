@@ -370,9 +370,13 @@ class Table:
         self.revision += 1
         self._changes.append(Change(self.revision, entry.key, None))
 
-    def _announced(self, key: Key) -> Endpoint | None:
-        entry = self.entries.get(key)
-        return None if entry is None else entry.announced
+    def _announced(self, service: str) -> Iterator[Endpoint]:
+        return (
+            entry.announced
+            for lease in self._leases_in(service)
+            for entry in lease.entries.values()
+            if entry.key.service == service
+        )
 
     def _leases_in(self, service: str) -> Iterator[Lease]:
         return (self.leases[lease_id] for lease_id in self._leases_of.get(service, ()))

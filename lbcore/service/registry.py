@@ -6,16 +6,16 @@ once the store has kept it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable
 
 import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.errors import InvalidSetting, UnknownLease
-from lbcore.registration import Announcement, Key, Registration, Report
+from lbcore.registration import Registration
 from lbcore.registry.feed import Update
-from lbcore.registry.registry import Registry
-from lbcore.registry.table import Written
+from lbcore.registry.registry import Beat, Registry
 from lbcore.service.methods import Stream, StreamSet, unary_async
 from lbcore.service.proto import registry_pb2 as pb
 from lbcore.service.registry_wire import (
@@ -29,6 +29,8 @@ from lbcore.service.registry_wire import (
 from lbcore.service.wire import duration, parse
 
 __all__ = ["SERVICE_NAME", "RegistryService"]
+
+_WINDOW = 256  # messages of a stream that are begun before the first of them is answered
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Registry"].full_name
 
@@ -66,44 +68,55 @@ class RegistryService:
         return response.SerializeToString()
 
     async def heartbeat(self, stream: Stream) -> None:
-        """Answers each `HeartbeatRequest` of a stream. Raises `LbError`s."""
-        while (data := await stream.read()) is not EOF:
-            request = parse(pb.HeartbeatRequest, data)
-            await stream.write((await self._beat(request)).SerializeToString())
-
-    async def _beat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
-        announcements = announcement_values(request.announcements)
-        reports = report_values(request.reports)
-        withdrawals = key_values(request.withdrawals, "withdrawals")
-        ttl = ttl_value(request)
+        """Answers each `HeartbeatRequest` of a stream, in order. Raises `LbError`s."""
+        beats: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
+        room = asyncio.Semaphore(_WINDOW)
+        reading = asyncio.ensure_future(self._read(stream, beats, room))
         try:
-            written = await self._do(request, ttl, announcements, reports, withdrawals)
+            while (beat := await beats.get()) is not None:
+                await stream.write(await beat)
+                room.release()
+        finally:
+            reading.cancel()
+            while not beats.empty():
+                if (beat := beats.get_nowait()) is not None:
+                    beat.cancel()
+
+    async def _read(
+        self, stream: Stream, beats: asyncio.Queue[asyncio.Future[bytes] | None], room: asyncio.Semaphore
+    ) -> None:
+        """Begins what each message asks for, without waiting until the one before is kept, where order allows it."""
+        try:
+            while (data := await stream.read()) is not EOF:
+                await room.acquire()
+                beat = asyncio.ensure_future(self._beat(data))
+                beats.put_nowait(beat)
+                if not self._registry.ordered:
+                    await asyncio.wait([beat])
+        finally:
+            beats.put_nowait(None)
+
+    async def _beat(self, data: bytes) -> bytes:
+        request = parse(pb.HeartbeatRequest, data)
+        beat = Beat(
+            lease=request.lease_id,
+            ttl=ttl_value(request),
+            announcements=announcement_values(request.announcements),
+            withdrawals=key_values(request.withdrawals, "withdrawals"),
+            reports=report_values(request.reports),
+            sequence=request.sequence,
+        )
+        try:
+            written = await self._registry.exchange(beat)
         except UnknownLease:
-            return pb.HeartbeatResponse(lease_id=request.lease_id, lease_unknown=True)
-        return pb.HeartbeatResponse(
+            return pb.HeartbeatResponse(lease_id=request.lease_id, lease_unknown=True).SerializeToString()
+        response = pb.HeartbeatResponse(
             lease_id=written.lease,
             ttl=duration(written.ttl),
             revision=self._registry.revision,
             superseded=map(key_message, written.superseded),
         )
-
-    async def _do(
-        self,
-        request: pb.HeartbeatRequest,
-        ttl: float | None,
-        announcements: Sequence[Announcement],
-        reports: Sequence[Report],
-        withdrawals: Sequence[Key],
-    ) -> Written:
-        registry, lease_id, sequence = self._registry, request.lease_id, request.sequence
-        superseded: tuple[Key, ...] = ()
-        if announcements or not lease_id or ttl is not None:
-            written = await registry.register(lease_id, ttl, announcements, sequence)
-            lease_id, superseded = written.lease, written.superseded
-        if withdrawals:
-            superseded += (await registry.deregister(lease_id, withdrawals, sequence)).superseded
-        written = await registry.heartbeat(lease_id, reports, sequence)
-        return Written(written.lease, written.ttl, tuple({*superseded, *written.superseded}))
+        return response.SerializeToString()
 
     async def deregister(self, data: bytes) -> bytes:
         """Answers a `DeregisterRequest`. Raises `LbError`s."""

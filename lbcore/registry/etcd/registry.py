@@ -30,6 +30,7 @@ from lbcore.registry.etcd.writing import Decision, Writer
 from lbcore.registry.feed import Feed, Update
 from lbcore.registry.preservation import mass_loss
 from lbcore.registry.publishing import SOURCE, Publisher, held_reason
+from lbcore.registry.registry import Beat
 from lbcore.registry.table import Written
 
 __all__ = ["EtcdRegistry"]
@@ -83,6 +84,11 @@ class EtcdRegistry:
         await self._connection.close()
 
     @property
+    def ordered(self) -> bool:
+        """Transactions overtake each other."""
+        return False
+
+    @property
     def revision(self) -> int:
         """Of the newest change, which is etcd's."""
         return self._view.revision
@@ -106,7 +112,7 @@ class EtcdRegistry:
     ) -> Written:
         """See `Registry.register`."""
         self._expect_sync()
-        check_announcements(announcements, self._view.announced, self._view.weights)
+        check_announcements(announcements, self._view.announced_for, self._view.weights)
         lease = await self._keep(lease_id) if lease_id else None
         if lease is None:
             lease_id, lease = await self._grant(self._settings.default_ttl if ttl is None else ttl)
@@ -133,6 +139,18 @@ class EtcdRegistry:
 
         written = await self._written(lease_id, lease, by_key, decide)
         return replace(written, superseded=tuple({*written.superseded, *self._view.lost(lease_id)}))
+
+    async def exchange(self, beat: Beat) -> Written:
+        """See `Registry.exchange`."""
+        lease, superseded = beat.lease, set[Key]()
+        if beat.announcements or not lease or beat.ttl is not None:
+            written = await self.register(lease, beat.ttl, beat.announcements, beat.sequence)
+            lease = written.lease
+            superseded.update(written.superseded)
+        if beat.withdrawals:
+            superseded.update((await self.deregister(lease, beat.withdrawals, beat.sequence)).superseded)
+        written = await self.heartbeat(lease, beat.reports, beat.sequence)
+        return Written(lease, written.ttl, tuple(superseded.union(written.superseded)))
 
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int = 0) -> Written:
         """See `Registry.deregister`."""
@@ -232,7 +250,7 @@ class EtcdRegistry:
             changes = self._view.apply(step)
             if epoch != self._feed.epoch:
                 self._feed.restart(epoch)
-                self._publisher.replace(self._view.registrations())
+                self._publisher.replace((each.service, each.endpoint) for each in self._view.registrations())
             else:
                 self._feed.append(changes)
                 self._publisher.apply(changes)

@@ -72,6 +72,12 @@ class View:
         record = self.records.get(key)
         return None if record is None or record.withdrawn else record.endpoint
 
+    def announced_for(self, service: str) -> Iterator[Endpoint]:
+        """What is announced for a service."""
+        return (
+            record.endpoint for key, record in self.records.items() if key.service == service and not record.withdrawn
+        )
+
     def modified(self, key: Key) -> int:
         """The revision of the key's last change; 0 where there is no such key."""
         return self._modified.get(key, 0)

@@ -13,6 +13,7 @@ import multiprocessing
 import multiprocessing.connection
 import resource
 import time
+from typing import cast
 
 import numpy as np
 import uvloop
@@ -32,8 +33,7 @@ class Answering(asyncio.Protocol):
     hanging = 0.0  # of the addresses, 0 to 1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         host = transport.get_extra_info("sockname")[0]
         _, high, middle, low = map(int, host.split("."))
         self._hangs = (high * 65536 + middle * 256 + low) % 1000 < self.hanging * 1000

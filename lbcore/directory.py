@@ -215,10 +215,11 @@ class Directory:
             return last
         return last if last is not None and last.version == service.version else service
 
-    def _effective(self, said: ServiceSnapshot, last: ServiceSnapshot | None) -> ServiceSnapshot:
-        """The service with the health to act upon; the last one where nothing has changed."""
+    def _effective(self, said: ServiceSnapshot, last: ServiceSnapshot | None, *, of_same: bool) -> ServiceSnapshot:
+        """The service with the health to act upon; the last one, perhaps of the same, where nothing has changed."""
         findings = self._findings.get(said.name)
-        service = said if findings is None else checked(said, findings)
+        before = last.endpoints if last is not None and of_same else None
+        service = said if findings is None else checked(said, findings, before)
         return last if last is not None and last.version == service.version else service
 
     def mark_stale(self, source: str, reason: str) -> None:
@@ -254,7 +255,8 @@ class Directory:
                 services.pop(name, None)
             else:
                 said[name] = service
-                services[name] = self._effective(service, old.services.get(name))
+                last = old.services.get(name)
+                services[name] = self._effective(service, last, of_same=service is old.said.get(name))
         listeners = tuple(listener for _, theirs in self._published.values() for listener in theirs)
         content_changed = (
             services.keys() != old.services.keys()

@@ -35,26 +35,36 @@ class Findings:
         return self.by_address.get(address, UNCHECKED if self.hold_new else None)
 
 
-def checked(service: ServiceSnapshot, findings: Findings) -> ServiceSnapshot:
+def checked(
+    service: ServiceSnapshot, findings: Findings, before: tuple[Endpoint, ...] | None = None
+) -> ServiceSnapshot:
     """The service with the health that follows; itself where nothing does.
+
+    `before` are the endpoints that were made of the same service's last; those that still fit are used again.
 
     >>> web = ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")))
     >>> found = Findings({"10.0.0.1:80": CheckedHealth(), "10.0.0.2:80": CheckedHealth(passing=False)})
     >>> [endpoint.health.name for endpoint in checked(web, found).endpoints]
     ['HEALTHY', 'UNHEALTHY']
     """
-    endpoints = _with(service.endpoints, findings)
+    made = service.endpoints if before is None else before
+    endpoints = _with(service.endpoints, findings, made)
     if findings.hold_new and not any(endpoint.health in _USABLE for endpoint in endpoints):
-        endpoints = _with(service.endpoints, Findings(findings.by_address))
+        endpoints = _with(service.endpoints, Findings(findings.by_address), made)
     if all(new is old for new, old in zip(endpoints, service.endpoints, strict=True)):
         return service
     return replace(service, endpoints=endpoints)
 
 
-def _with(endpoints: tuple[Endpoint, ...], findings: Findings) -> tuple[Endpoint, ...]:
-    return tuple(_with_health(endpoint, findings.of(endpoint.address)) for endpoint in endpoints)
+def _with(endpoints: tuple[Endpoint, ...], findings: Findings, made: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    return tuple(
+        _with_health(endpoint, findings.of(endpoint.address), last)
+        for endpoint, last in zip(endpoints, made, strict=True)
+    )
 
 
-def _with_health(endpoint: Endpoint, found: CheckedHealth | None) -> Endpoint:
+def _with_health(endpoint: Endpoint, found: CheckedHealth | None, last: Endpoint) -> Endpoint:
     health = endpoint.health if found is None else found.over(endpoint.health)
-    return endpoint if health is endpoint.health else replace(endpoint, health=health)
+    if health is endpoint.health:
+        return endpoint
+    return last if health is last.health else replace(endpoint, health=health)

@@ -83,6 +83,16 @@ class TestDirectory:
         assert directory.current.services["web"] is service
         assert directory.current.findings["web"].by_address[A].reason == "status 503"
 
+    def test_endpoints_whose_health_stays_stay_the_same_objects(self, directory: Directory) -> None:
+        directory.lay_over("web", Findings({A: PASSES, B: PASSES}))
+        kept = directory.current.services["web"].endpoints[1]
+        directory.lay_over("web", Findings({A: FAILS, B: PASSES}))
+        assert directory.current.services["web"].endpoints[1] is kept
+        directory.lay_over("web", Findings({A: FAILS, B: FAILS}))
+        assert healths(directory.current.services["web"]) == {A: Health.UNHEALTHY, B: Health.UNHEALTHY}
+        directory.publish("file", [web(B, A)])
+        assert list(healths(directory.current.services["web"])) == [B, A]
+
     def test_findings_survive_what_sources_publish(self, directory: Directory) -> None:
         directory.lay_over("web", Findings({A: FAILS}))
         directory.publish("file", [web(A)])

@@ -39,3 +39,12 @@ def test_import_lbcore_loads_no_library_of_the_service(library: str, imported: s
 def test_import_lbcore_loads_no_part_of_the_service(imported: set[str]) -> None:
     service = ("lbcore.service", "lbcore.xds", "lbcore.sources", "lbcore.config", "lbcore.cli", "lbcore.client")
     assert not [name for name in imported if name.startswith(service)]
+
+
+@pytest.mark.parametrize("part", ["lbcore.health", "lbcore.resilience"])
+def test_what_is_embedded_beside_it_loads_them_no_sooner_than_they_are_used(part: str) -> None:
+    program = f"import {part}, sys; print(*sys.modules)"
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", program], cwd=root, stdout=-1, text=True, check=True)
+    loaded = set(ended.stdout.split())
+    assert loaded & set(SERVICE_LIBRARIES) == set()

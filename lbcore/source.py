@@ -6,7 +6,7 @@ file (`source: {dns: {name: web.internal, port: 80}}`), a program gives one to `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -122,7 +122,7 @@ class Dns(SourceSettings):
     _: KW_ONLY
     port: Annotated[int, Whole(1, 65535)] | None = None
     dns_lookup_family: LookupFamily = "auto"
-    resolvers: Annotated[tuple[str, ...], resolvers] = ()
+    resolvers: Annotated[Sequence[str], resolvers] = ()
     min_ttl: Interval = 5.0
     max_ttl: Interval = 300.0
     timeout: Interval = 5.0

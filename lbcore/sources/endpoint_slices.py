@@ -16,7 +16,7 @@ from lbcore.membership import Membership
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.sources.feed import FeedBroken
 
-__all__ = ["EndpointSlice", "membership_of"]
+__all__ = ["EndpointSlice", "SliceTable"]
 
 
 class _Metadata(msgspec.Struct, rename="camel"):
@@ -68,25 +68,60 @@ class EndpointSlice(msgspec.Struct, rename="camel"):
     ports: list[_Port] | None = None
 
 
-def membership_of(slices: Iterable[EndpointSlice], port: str) -> Membership:
-    """All endpoints at the port of that name or number; with "" the only one that there is.
+class SliceTable:
+    """The slices of one Service, and their endpoints at the port of a name or number; with "" the only one there is.
 
-    Of a Service in both families the IPv4 addresses count, or each pod would be there twice. Raises `FeedBroken` where
-    slices with endpoints do not have the port.
+    What is made of a slice is kept until the slice changes: a Service may have a hundred of a hundred endpoints each.
     """
-    ordered = sorted(slices, key=lambda each: each.metadata.name)
-    families = {each.address_type for each in ordered if each.endpoints}
-    family = "IPv4" if "IPv4" in families else "IPv6"
-    endpoints: dict[str, Endpoint] = {}
-    for each in ordered:
-        if each.address_type == family and each.endpoints:
-            number = _port_number(each, port)
-            for shown in each.endpoints:
-                endpoint = _endpoint(shown, number)
-                # While a pod moves from one slice to another both have it, and the newer state is the better one.
-                if (other := endpoints.get(endpoint.address)) is None or other.health is not Health.HEALTHY:
-                    endpoints[endpoint.address] = endpoint
-    return Membership(tuple(endpoints.values()))
+
+    def __init__(self, port: str) -> None:
+        self._port = port
+        self._slices: dict[str, EndpointSlice] = {}
+        self._made: dict[str, tuple[Endpoint, ...]] = {}
+
+    def replace(self, slices: Iterable[EndpointSlice]) -> None:
+        """These are all."""
+        listed = {each.metadata.name: each for each in slices}
+        for name in self._slices.keys() - listed.keys():
+            self.remove(name)
+        for name, each in listed.items():
+            known = self._slices.get(name)
+            if known is None or known.metadata.resource_version != each.metadata.resource_version:
+                self.put(each)
+
+    def put(self, changed: EndpointSlice) -> None:
+        """A slice that is new or different."""
+        self._slices[changed.metadata.name] = changed
+        self._made.pop(changed.metadata.name, None)
+
+    def remove(self, name: str) -> None:
+        """A slice that is gone."""
+        self._slices.pop(name, None)
+        self._made.pop(name, None)
+
+    def membership(self) -> Membership:
+        """All endpoints. Of a Service in both families the IPv4 addresses count, or each pod would be there twice.
+
+        Raises `FeedBroken` where a slice with endpoints does not have the port.
+        """
+        ordered = [each for _, each in sorted(self._slices.items()) if each.endpoints]
+        family = "IPv4" if any(each.address_type == "IPv4" for each in ordered) else "IPv6"
+        endpoints: dict[str, Endpoint] = {}
+        for each in ordered:
+            if each.address_type == family:
+                for endpoint in self._endpoints(each):
+                    # While a pod moves from one slice to another both have it, and the better state is the newer one.
+                    if (other := endpoints.get(endpoint.address)) is None or other.health is not Health.HEALTHY:
+                        endpoints[endpoint.address] = endpoint
+        return Membership(tuple(endpoints.values()))
+
+    def _endpoints(self, within: EndpointSlice) -> tuple[Endpoint, ...]:
+        made = self._made.get(within.metadata.name)
+        if made is None:
+            port = _port_number(within, self._port)
+            made = tuple(_endpoint(shown, port) for shown in within.endpoints or ())
+            self._made[within.metadata.name] = made
+        return made
 
 
 def _port_number(within: EndpointSlice, wanted: str) -> int:

@@ -19,6 +19,7 @@ __all__ = ["DAMPING", "Follower"]
 LOG = logging.getLogger(__name__)
 
 DAMPING = 0.1  # seconds from one change to the next at least; istiod pushes no more often (PILOT_DEBOUNCE_AFTER)
+_REST = 4.0  # times as long as handing a change on took: tens of thousands of endpoints leave others their time too
 
 
 class Follower:
@@ -45,7 +46,7 @@ class Follower:
         self._failed = failed
         self._timing = timing
         self._held_back: Membership | None = None  # until the damping ends
-        self._last_change = float("-inf")
+        self._next_change = float("-inf")  # by the clock, at the earliest
         self._damping: asyncio.Task[None] | None = None
         self.up = False
         self.updates = 0
@@ -90,7 +91,7 @@ class Follower:
         if not self.up:
             self.up = True
             LOG.info("source %s: heard from, %d endpoints", self.name, len(membership.endpoints))
-        wait = self._last_change + DAMPING - now
+        wait = self._next_change - now
         if wait <= 0 and self._damping is None:
             self._hand_on(membership)
         else:
@@ -105,9 +106,11 @@ class Follower:
 
     def _hand_on(self, membership: Membership) -> None:
         self._held_back = None
+        began = self._timing.clock()
         if self._heard(membership):
             self.updates += 1
-            self._last_change = self._timing.clock()
+            ended = self._timing.clock()
+            self._next_change = ended + max(DAMPING, _REST * (ended - began))
 
     def _fail(self, reason: str) -> None:
         self.errors += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -35,7 +36,7 @@ class HttpClient:
             connector = aiohttp.TCPConnector(ssl=self._tls(), limit=2)
             async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
                 yield session
-        except (aiohttp.ClientError, TimeoutError, OSError) as failed:
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as failed:
             raise FeedBroken(_in_words(failed)) from None
 
     @asynccontextmanager
@@ -100,6 +101,6 @@ def decoded(content: bytes, kind: Any) -> Any:
 
 def _in_words(failed: Exception) -> str:
     """A failure for a message; some of aiohttp's and asyncio's have no text."""
-    if isinstance(failed, TimeoutError):
+    if isinstance(failed, asyncio.TimeoutError):
         return "no answer in time"
     return str(failed) or type(failed).__name__

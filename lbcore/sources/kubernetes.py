@@ -20,7 +20,7 @@ import msgspec
 
 from lbcore.membership import Membership
 from lbcore.source import Kubernetes
-from lbcore.sources.endpoint_slices import EndpointSlice, membership_of
+from lbcore.sources.endpoint_slices import EndpointSlice, SliceTable
 from lbcore.sources.feed import Feed, FeedBroken, Timing
 from lbcore.sources.http import MAX_BODY, HttpClient, body, decoded
 
@@ -65,7 +65,7 @@ class KubernetesFeed(Feed):
         self._source = source
         self._timing = timing
         self._environment = os.environ if environment is None else environment
-        self._slices: dict[str, EndpointSlice] = {}
+        self._slices = SliceTable(source.port)
         self._version = ""  # empty: to be listed
 
     async def follow(self) -> AsyncGenerator[Membership, None]:
@@ -74,10 +74,10 @@ class KubernetesFeed(Feed):
             while True:
                 if not self._version:
                     await self._list(client, session, url)
-                    yield membership_of(self._slices.values(), self._source.port)
+                    yield self._slices.membership()
                 async with aclosing(self._watch(client, session, url)) as changes:
                     async for _ in changes:
-                        yield membership_of(self._slices.values(), self._source.port)
+                        yield self._slices.membership()
 
     def _client(self) -> tuple[HttpClient, str]:
         """Raises `FeedBroken` where nothing says which API server it is."""
@@ -97,19 +97,20 @@ class KubernetesFeed(Feed):
 
     async def _list(self, client: HttpClient, session: aiohttp.ClientSession, url: str) -> None:
         """Everything there is, page by page at one version."""
-        slices: dict[str, EndpointSlice] = {}
+        slices: list[EndpointSlice] = []
         query = {**self._selector(), "limit": str(_PAGE)}
         while True:
             async with client.get(session, url, query=query) as response:
                 page = decoded(await body(response), _SliceList)
-            slices |= {each.metadata.name: each for each in page.items or ()}
+            slices += page.items or ()
             if not page.metadata.next_page:
                 break
             query["continue"] = page.metadata.next_page
-        self._slices, self._version = slices, page.metadata.resource_version
+        self._slices.replace(slices)
+        self._version = page.metadata.resource_version
 
     async def _watch(self, client: HttpClient, session: aiohttp.ClientSession, url: str) -> AsyncGenerator[None, None]:
-        """Yields when the watch begins and after each event, which it applies.
+        """Applies events; yields when the watch begins, and after each event or as many as came at once.
 
         Ends when the server ends the watch in good order, or no longer has the version: that is then to be listed.
         """
@@ -129,8 +130,8 @@ class KubernetesFeed(Feed):
                 await body(response)
             else:
                 yield
-                async for line in _lines(response):
-                    if not self._apply(decoded(line, _Event)):
+                async for lines in _lines(response):
+                    if not all(self._apply(decoded(line, _Event)) for line in lines):
                         break
                     spoken = True
                     yield
@@ -150,9 +151,9 @@ class KubernetesFeed(Feed):
             return True
         changed: EndpointSlice = decoded(bytes(event.object), EndpointSlice)
         if event.type == "DELETED":
-            self._slices.pop(changed.metadata.name, None)
+            self._slices.remove(changed.metadata.name)
         elif event.type in ("ADDED", "MODIFIED"):
-            self._slices[changed.metadata.name] = changed
+            self._slices.put(changed)
         else:
             raise FeedBroken(f"watch: event {event.type!r:.60}: expected ADDED, MODIFIED, DELETED, BOOKMARK or ERROR")
         self._version = changed.metadata.resource_version
@@ -162,17 +163,16 @@ class KubernetesFeed(Feed):
         return {"labelSelector": f"kubernetes.io/service-name={self._source.service}"}
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The lines of an answer without an end; aiohttp's own reader refuses those as long as a slice may be."""
-    rest = bytearray()
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+    """The lines of an answer without an end, as many as come at once; aiohttp refuses those as long as a slice is."""
+    rest = b""
     async for part in response.content.iter_any():
         *lines, last = part.split(b"\n")
-        for line in lines:
-            rest += line
-            if rest.strip():
-                yield bytes(rest)
-            rest.clear()
-        rest += last
+        if lines:
+            yield [line for line in (rest + lines[0], *lines[1:]) if line.strip()]
+            rest = last
+        else:
+            rest += last
         if len(rest) > MAX_BODY:
             raise FeedBroken(f"watch: an event of more than {MAX_BODY} bytes")
 

@@ -130,6 +130,19 @@ async def test_changes_in_quick_succession_are_damped_and_the_last_one_counts() 
     assert heard.memberships[-1] == ONE
 
 
+async def test_changes_that_take_long_to_hand_on_leave_others_most_of_the_time() -> None:
+    class Slow(Heard):
+        def heard(self, membership: Membership) -> bool:
+            time.now += 0.5
+            return super().heard(membership)
+
+    time, heard = VirtualTime(), Slow()
+    flapping = (members(f"10.0.0.{n % 2 + 1}:80") for n in range(100))
+    async with following(time, heard, interval=DAMPING, say=lambda: next(flapping)) as follower:
+        await time.advance(9)
+        assert 3 <= follower.updates <= 5
+
+
 async def test_a_single_change_is_not_held_back() -> None:
     time, heard = VirtualTime(), Heard()
     async with following(time, heard):

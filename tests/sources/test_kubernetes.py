@@ -210,13 +210,11 @@ async def test_a_version_that_is_gone_means_a_new_list_and_the_difference(
         await feed.next()
         if how == "status":
             await api.cut()
-            api.slices["web-2"]["endpoints"] = [endpoint("10.0.0.3")]
-            api.version += 1
+            api.change_unseen("web-2", endpoint("10.0.0.3"))
             api.compact()
         else:
-            api.slices["web-2"]["endpoints"] = [endpoint("10.0.0.3")]
+            api.change_unseen("web-2", endpoint("10.0.0.3"))
             await api.fail(410, "too old resource version")
-            api.version += 1
         said = await feed.until("10.0.0.1:8080", "10.0.0.3:8080")
         assert all(len(each) == 2 for each in said)
 

@@ -21,7 +21,10 @@ from lbcore import (
     Subsets,
     SubsetSelector,
     ZoneAware,
+    connect,
 )
+from lbcore.source import Dns
+from lbcore.sources.connecting import ConnectedCluster
 
 ENDPOINTS = [Endpoint(f"10.0.0.{number}:80", metadata={"version": "1"}) for number in range(1, 4)]
 
@@ -63,3 +66,13 @@ def test_localities_are_values_or_text() -> None:
     Cluster("web", ENDPOINTS, policy=RingHash(), locality_policy=near, local_locality="eu/a")
     weighted = Cluster("web", locality_policy=LocalityWeighted())
     assert_type(weighted.update(ENDPOINTS, locality_weights={"eu/a": 2}), bool)
+
+
+async def test_connecting_gives_a_cluster_by_await_and_by_async_with() -> None:
+    cluster = await connect("ipv4:10.0.0.1:80", policy=Maglev())
+    assert_type(cluster, ConnectedCluster)
+    assert_type(cluster.pick(), Endpoint)
+    await cluster.aclose()
+    async with connect("ipv4:10.0.0.1:80") as cluster:
+        assert_type(cluster, ConnectedCluster)
+    assert Dns("web.internal", port=80, resolvers=["10.0.0.53:53"]).resolvers == ("10.0.0.53:53",)

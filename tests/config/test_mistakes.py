@@ -258,12 +258,55 @@ def test_a_mistake_in_the_listeners(listeners: str, expected: str) -> None:
             "{prefix: /, service: web, hash_on: {header: a, cookie: b}}",
             ".hash_on: expected one name with its settings, found 2",
         ),
+        ("{prefix: /}", ": expected either service or services"),
+        ("{prefix: /, service: web, services: {web: 1}}", ": expected either service or services"),
+        ("{prefix: /, services: {web: 1, wbe: 1}}", ".services.wbe: service 'wbe': no such service in this file; did"),
+        ("{prefix: /, services: {web: 0}}", ".services: services {'web': 0}: expected weights that add up to 1"),
+        ("{prefix: /, services: {web: x}}", ".services.web: weight 'x': expected a whole number"),
+        ("{prefix: /, service: web, timeout: soon}", ".timeout: timeout 'soon': expected seconds as a number"),
+        ("{prefix: /, service: web, retry: {}}", ".retry: retry_on is missing"),
+        ("{prefix: /, service: web, retry: {retry_on: [5x]}}", ".retry.retry_on: retry_on '5x': expected one of 5xx,"),
+        ("{prefix: /, service: web, fault: {}}", ".fault: expected delay, abort or both"),
+        ("{prefix: /, service: web, fault: {abort: {}}}", ".fault.abort: expected either http_status or grpc_status"),
     ],
 )
 def test_a_mistake_in_a_route(route: str, expected: str) -> None:
     listener = f"{{name: in, address: '127.0.0.1:80', routes: [{{prefix: /a, service: web}}, {route}]}}"
     (mistake,) = mistakes(f"services: {{web: {{}}}}\nlisteners: [{listener}]")
     assert mistake.startswith(f"lb.yaml:2: listeners[0].routes[1]{expected}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("route: {services: {wbe: 1}}", "services.web.route.services.wbe: service 'wbe': no such service in this file"),
+        ("protocol: http3", "services.web.protocol: protocol 'http3': expected one of http1, http2"),
+        ("connect_timeout: 0s", "services.web.connect_timeout: connect_timeout 0"),
+        ("nearest_first: maybe", "services.web.nearest_first: nearest_first 'maybe': expected true or false"),
+        ("ttl: never", "services.web.ttl: ttl 'never': expected seconds as a number"),
+        (
+            "endpoints: [{address: '10.0.0.1:80', additional_addresses: ['10.0.0.1:80']}]",
+            "services.web.endpoints[0].additional_addresses: address '10.0.0.1:80': expected each address once",
+        ),
+    ],
+)
+def test_a_mistake_in_what_xds_clients_get(settings: str, expected: str) -> None:
+    (mistake,) = mistakes(f"services:\n  web: {{{settings}}}")
+    assert mistake.startswith(f"lb.yaml:2: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("{debounce: 1s}", "xds.debounce: unknown field; did you mean debounce_max?"),
+        ("{max_streams: 0}", "xds.max_streams: max_streams 0: expected a whole number, 1 to"),
+        ("{debounce_window: 2s, debounce_max: 1s}", "xds.debounce_max: debounce_max 1: expected at least"),
+        ("fast", "xds: expected a mapping, found 'fast'"),
+    ],
+)
+def test_a_mistake_in_the_delivery(settings: str, expected: str) -> None:
+    (mistake,) = mistakes(f"services: {{}}\nxds: {settings}")
+    assert mistake.startswith(f"lb.yaml:2: {expected}")
 
 
 def test_a_service_with_mistakes_is_one_that_a_route_may_name() -> None:

@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from lbcore.directory import ServiceSnapshot
+from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import MAX_WEIGHT, Endpoint, Health, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.request_hash import Cookie, FilterState, HashPolicy, Header, SourceIp
-from lbcore.routing import Listener, Route
+from lbcore.retry import RETRY_ON, RetryBackOff, RetryPolicy
+from lbcore.routing import Listener, Route, RouteAction
 from lbcore.settings import CircuitBreakers, DropOverload, LocalityWeighted, OutlierDetection, SlowStart, ZoneAware
 from lbcore.subset import Subsets, SubsetSelector
 from tests.harness.control_plane import ControlPlane
@@ -68,6 +70,24 @@ HASHES = [
     HashPolicy(Cookie("c", ttl=1)),
     HashPolicy([SourceIp(), FilterState("f")]),
 ]
+ACTIONS: list[dict[str, Any]] = [
+    {},
+    {"timeout": 0.0},
+    {"timeout": 2.5, "retry": RetryPolicy(retry_on=RETRY_ON, num_retries=9, retriable_status_codes=(429,))},
+    {
+        "retry": RetryPolicy(
+            retry_on=("5xx",),
+            per_try_timeout=60.0,
+            retry_back_off=RetryBackOff(base_interval=0.001, max_interval=0.001),
+        )
+    },
+    {"fault": Fault(abort=FaultAbort(http_status=200, percentage=0.0001), max_active_faults=0)},
+    {
+        "fault": Fault(
+            abort=FaultAbort(grpc_status=16, percentage=100), delay=FaultDelay(fixed_delay=0.001, percentage=0.0)
+        )
+    },
+]
 STEPS = 1000
 TYPES = ("Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration")
 EVERYTHING = {(node, kind) for node in ("envoy-1", "grpc-client-1") for kind in TYPES}
@@ -82,6 +102,9 @@ def any_endpoint(dice: random.Random, number: int) -> Endpoint:
         priority=dice.choice([0, 0, 0, 1, 5, 128]),
         health=dice.choice(list(Health)),
         hostname=dice.choice(["", f"host-{number}"]),
+        additional_addresses=()
+        if address.startswith("unix:") or dice.random() < 0.8
+        else (f"127.0.1.{number}:1", f"[::2]:{number}"),
         metadata=dice.choice([{}, {"hash_key": str(number), "tags": ["a", None, {"b": 1.5}]}]),
     )
 
@@ -102,13 +125,30 @@ def any_service(dice: random.Random, name: str) -> ServiceSnapshot:
         outlier_detection=dice.choice([None, OutlierDetection(interval=dice.choice([1.0, 2.5]))]),
         circuit_breakers=dice.choice([None, CircuitBreakers(max_requests=dice.randint(0, 9))]),
         drop_overload=dice.choice([None, DropOverload(category="some", percent=dice.choice([0.0, 0.01, 100.0]))]),
+        protocol=dice.choice(["http1", "http2"]),
+        connect_timeout=dice.choice([0.001, 5.0, 86400.0]),
+        nearest_first=dice.choice([False, True]),
+        ttl=dice.choice([None, 3600.0]),
+        route=dice.choice([None, RouteAction(services=any_shares(dice, NAMES), **dice.choice(ACTIONS))]),
     )
+
+
+def any_shares(dice: random.Random, names: list[str]) -> dict[str, int]:
+    """Some services with shares, not all of them 0; or none."""
+    shares = {name: dice.choice([0, 1, 90]) for name in dice.sample(names, dice.randint(0, len(names)))}
+    return shares if sum(shares.values()) else {}
 
 
 def any_listener(dice: random.Random, names: list[str], port: int) -> Listener:
     hash_on, subset = dice.choice(HASHES), dice.choice([None, {}, {"hash_key": "7"}, {"tags": "a", "hash_key": "7"}])
     routes = tuple(
-        Route(prefix=dice.choice(["/", "/a", "/a/b"]), service=name, hash_on=hash_on, subset=subset)
+        Route(
+            prefix=dice.choice(["/", "/a", "/a/b"]),
+            **({"services": shares} if (shares := any_shares(dice, names)) else {"service": name}),
+            hash_on=hash_on,
+            subset=subset,
+            **dice.choice(ACTIONS),
+        )
         for name in dice.sample(names, dice.randint(0, len(names)))
     )
     return Listener(name="in", address=f"127.0.0.1:{port}", routes=routes)

@@ -65,6 +65,7 @@ class OutlierDetection(Checked):
     """When an endpoint that answers badly is ejected, and for how long. Source: Envoy outlier_detection.proto.
 
     `max_ejection_time` is by default the larger of 300 seconds and `base_ejection_time`, and never below the latter.
+    `algorithm` says whose rules lbcore's own picks follow: Envoy's, or gRPC's (gRFC A50: by priority, rates only).
     """
 
     consecutive_5xx: Uint32 = 5
@@ -91,6 +92,7 @@ class OutlierDetection(Checked):
     failure_percentage_minimum_hosts: Uint32 = 5
     failure_percentage_request_volume: Uint32 = 50
     successful_active_health_check_uneject_host: bool = True
+    algorithm: Literal["envoy", "grpc"] = "envoy"
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)

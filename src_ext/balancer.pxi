@@ -280,7 +280,7 @@ cdef class Balancer:
         if settings["outlier_detection"] is not None:
             self.totals.detector = outlier_detector_new(self, settings["outlier_detection"], seed)
             self.totals.detector.next_sweep = read_clock(self) + self.totals.detector.interval
-            self.totals.observe_health = outlier_observe
+            self.totals.observe_health = outlier_observe_grpc if self.totals.detector.as_grpc else outlier_observe
 
     def _set_local_hosts(self, dict callers):
         """How many callers are in each locality; counts from the next snapshot on."""

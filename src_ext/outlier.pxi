@@ -47,6 +47,7 @@ cdef struct OutlierDetector:
     uint64_t failure_percentage_request_volume
     uint32_t max_ejection_percent
     bint always_eject_one_host
+    bint as_grpc                    # by gRFC A50 rather than as Envoy
     bint split_errors               # local failures are counted apart from answers
     bint returns_by_check           # a passed active check ends an ejection
     int64_t interval                # ns, as all times here
@@ -87,6 +88,7 @@ cdef OutlierDetector* outlier_detector_new(Balancer cluster, object settings, ui
     detector.failure_percentage_request_volume = settings.failure_percentage_request_volume
     detector.max_ejection_percent = settings.max_ejection_percent
     detector.always_eject_one_host = settings.always_eject_one_host
+    detector.as_grpc = settings.algorithm == "grpc"
     detector.split_errors = settings.split_external_local_origin_errors
     detector.returns_by_check = settings.successful_active_health_check_uneject_host
     detector.interval = <int64_t>(settings.interval * 1e9)
@@ -181,6 +183,8 @@ cdef bint may_eject(Slot* slot) noexcept:
     snapshot = <Snapshot>(<Balancer>detector.cluster).snapshot
     if not another_is_usable(snapshot, slot):
         return False
+    if detector.as_grpc:
+        return has_room_grpc(snapshot, slot)
     if detector.always_eject_one_host and detector.ejected == 0:
         return True
     return 100.0 * (detector.ejected + 1) / snapshot.count <= detector.max_ejection_percent

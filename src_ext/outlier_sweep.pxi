@@ -16,6 +16,9 @@ cdef void outlier_sweep(Snapshot snapshot, OutlierDetector* detector, int64_t no
     cdef int64_t due = detector.next_sweep + (now - detector.next_sweep) // detector.interval * detector.interval
     cdef uint32_t i
     detector.next_sweep = due + detector.interval
+    if detector.as_grpc:
+        outlier_sweep_grpc(snapshot, detector, now)
+        return
     for i in range(snapshot.count):
         end_of_ejection(snapshot.slots[i], now, due)
     judge_rates(snapshot, detector, now, False)

@@ -6,21 +6,33 @@ evaluation of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bench.callgrind._requests import count
 from bench.fleet import endpoints, keys
 from bench.floor._floor import Floor
 from bench.loop import Loop
-from lbcore import Cluster, LeastRequest, Maglev, Policy, Random, RingHash, RoundRobin
+from lbcore import (
+    CircuitBreakers,
+    Cluster,
+    LeastRequest,
+    Maglev,
+    OutlierDetection,
+    Policy,
+    Random,
+    RingHash,
+    RoundRobin,
+)
 
 SHORT, LONG = 500, 2500  # evaluations
 BATCH = 1024  # keys
 EMPTY = "the loop itself"
 
 
-def cluster(policy: Policy, *, weighted: bool = False) -> Cluster:
-    return Cluster("bench", endpoints(10, weighted=weighted), policy=policy, seed=1)
+def cluster(policy: Policy, *, weighted: bool = False, **settings: Any) -> Cluster:
+    return Cluster("bench", endpoints(10, weighted=weighted), policy=policy, seed=1, **settings)
 
 
 def paths() -> dict[str, tuple[str, dict[str, object]]]:
@@ -38,6 +50,14 @@ def paths() -> dict[str, tuple[str, dict[str, object]]]:
         "random pick": ("it.pick()", {"it": cluster(Random())}),
         "weighted random pick": ("it.pick()", {"it": cluster(Random(), weighted=True)}),
         "least request acquire, done": ("it.acquire().done()", {"it": cluster(LeastRequest())}),
+        "least request acquire, done, with outlier detection": (
+            "it.acquire().done()",
+            {"it": cluster(LeastRequest(), outlier_detection=OutlierDetection())},
+        ),
+        "least request acquire, done, with circuit breakers": (
+            "it.acquire().done()",
+            {"it": cluster(LeastRequest(), circuit_breakers=CircuitBreakers())},
+        ),
         "weighted least request acquire, done": (
             "it.acquire().done()",
             {"it": cluster(LeastRequest(), weighted=True)},

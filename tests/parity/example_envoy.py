@@ -10,17 +10,20 @@ import yaml
 from tests.harness.control_plane import ControlPlane
 from tests.harness.envoy import Envoy
 from tests.harness.process import wait_until
+from tests.harness.service import LbcoreService
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "envoy.yaml"
 
 
-def bootstrap(control_plane: ControlPlane, api_type: str) -> dict[str, Any]:
+def bootstrap(control_plane: ControlPlane | LbcoreService, api_type: str) -> dict[str, Any]:
     """The example with the server's port; `api_type` is GRPC (state of the world) or DELTA_GRPC."""
     configuration: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
     configuration["dynamic_resources"]["ads_config"]["api_type"] = api_type
     (cluster,) = configuration["static_resources"]["clusters"]
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = control_plane.port
+    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = (
+        control_plane.port if isinstance(control_plane, ControlPlane) else int(control_plane.grpc.rpartition(":")[2])
+    )
     return configuration
 
 

@@ -1,4 +1,4 @@
-"""Where the endpoints of a service may come from, beside a list of them: DNS, HTTP, Consul, Kubernetes, xDS.
+"""Where the endpoints of a service may come from, beside a list of them: DNS, HTTP, Consul, Kubernetes, xDS, etcd.
 
 Values, checked when they are made; `lbcore.sources` carries them out. A service has one of them in the configuration
 file (`source: {dns: {name: web.internal, port: 80}}`), a program gives one to `lbcore.connect`.
@@ -16,7 +16,7 @@ from lbcore.errors import InvalidSetting, Mistake
 from lbcore.schema import Checked, attempt
 from lbcore.validation import Interval, Seconds, Whole, printable, refusal, visible_text
 
-__all__ = ["Consul", "Dns", "HttpSd", "HttpSettings", "Kubernetes", "Source", "SourceSettings", "Xds"]
+__all__ = ["Consul", "Dns", "Etcd", "HttpSd", "HttpSettings", "Kubernetes", "Source", "SourceSettings", "Xds"]
 
 WarningHealth = Literal["healthy", "degraded", "unhealthy"]
 LookupFamily = Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"]
@@ -34,6 +34,16 @@ def http_url(value: object, field: str) -> str:
         raise refusal(field, url, "expected a URL such as http://127.0.0.1:8500")
     if parts.username is not None or parts.fragment:
         raise refusal(field, url, "expected no user, password or fragment in it; a token goes into token_file")
+    return url
+
+
+def etcd_url(value: object, field: str) -> str:
+    """A URL of etcd or etcds with members and a path."""
+    url = visible_text(value, field)
+    scheme, separator, rest = url.partition("://")
+    members, _, path = rest.partition("?")[0].partition("/")
+    if scheme not in ("etcd", "etcds") or not separator or not members or not path.strip("/"):
+        raise refusal(field, url, "expected a URL such as etcd://10.0.0.1:2379,10.0.0.2:2379/services/web")
     return url
 
 
@@ -227,4 +237,17 @@ class Xds(SourceSettings):
     ca_file: Annotated[str, printable] = ""
 
 
-Source = Dns | HttpSd | Consul | Kubernetes | Xds
+@dataclass(frozen=True, slots=True)
+class Etcd(SourceSettings):
+    """The endpoints in etcd in the layout of gRPC naming: below the URL's path a key each, with `{"Addr": "…"}`.
+
+    Fields:
+        url: `etcd://HOST:PORT,…/PATH`, or `etcds://` over TLS; see `lbcore.etcd.address`.
+
+    Source: etcd client/v3/naming/endpoints.
+    """
+
+    url: Annotated[str, etcd_url]
+
+
+Source = Dns | HttpSd | Consul | Kubernetes | Xds | Etcd

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +67,28 @@ class PrefixFollower:
         self._sleep = sleep
         self._ping = ping
         self._pause = _FIRST_WAIT
+        self._ever = False  # whether anything has been told
+
+    def resume(self, earlier: PrefixFollower) -> None:
+        """Goes on where another one ended."""
+        self.pairs, self.revision, self.cluster = earlier.pairs, earlier.revision, earlier.cluster
+
+    async def attempt(self) -> AsyncGenerator[Step, None]:
+        """Yields a step, empty where nothing has changed, whenever etcd is heard from. Raises `StoreFailed` when the
+        connection breaks; called again, it goes on at the next revision."""
+        if not self.revision:
+            yield await self._list()
+        async for step in self._watch():
+            yield step
 
     async def steps(self) -> AsyncIterator[Step]:
-        """Yields the first step when everything has been listed, then one for each answer of the watch, for ever."""
+        """Yields the first step when everything has been listed, then one for each change, for ever."""
         while True:
             try:
-                if not self.revision:
-                    yield await self._list()
-                async for step in self._watch():
-                    yield step
+                async for step in self.attempt():
+                    if step.changes or not self._ever:
+                        self._ever = True
+                        yield step
             except StoreFailed as wrong:  # noqa: PERF203 - a watch lasts for hours
                 self._failed(str(wrong))
                 await self._sleep(self._pause * random.uniform(0.5, 1.0))
@@ -111,16 +124,13 @@ class PrefixFollower:
             if response.canceled:
                 raise StoreFailed(f"etcd {self._connection.member}: ended the watch: {response.cancel_reason}")
             self._works()
-            if response.created:
-                # What was written before etcd lost its data must not be waited for.
-                if response.header.revision < self.revision:
-                    yield await self._list()
-                    return
-                continue
-            if step := self._apply(response):
-                yield step
+            # What was written before etcd lost its data must not be waited for.
+            if response.created and response.header.revision < self.revision:
+                yield await self._list()
+                return
+            yield self._apply(response)
 
-    def _apply(self, response: Any) -> Step | None:
+    def _apply(self, response: Any) -> Step:
         changes: dict[bytes, Pair | None] = {}
         for event in response.events:
             if event.type == rpc.Event.EventType.DELETE:
@@ -131,7 +141,7 @@ class PrefixFollower:
         # Not the header's revision: a watch that catches up gets several answers that all bear the newest, and etcd
         # before 3.5.8 may tell of progress before the events up to there (etcd issue 15220).
         self.revision = max((event.kv.mod_revision for event in response.events), default=self.revision)
-        return Step(self.revision, changes) if changes else None
+        return Step(self.revision, changes)
 
     def _works(self) -> None:
         self._pause = _FIRST_WAIT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lbcore.schema import snake_case
-from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source, Xds
+from lbcore.source import Consul, Dns, Etcd, HttpSd, Kubernetes, Source, Xds
 from lbcore.sources.feed import Feed, Timing
 
 __all__ = ["kind_of", "open_feed"]
@@ -36,4 +36,8 @@ def open_feed(source: Source, service: str, timing: Timing) -> Feed:
         from lbcore.sources.xds import XdsFeed
 
         return XdsFeed(source, service, timing)
+    if isinstance(source, Etcd):
+        from lbcore.sources.etcd import EtcdFeed
+
+        return EtcdFeed(source)
     raise TypeError(f"{source!r}: no source")

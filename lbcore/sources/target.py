@@ -6,6 +6,7 @@
     consul://127.0.0.1:8500/web             a service in Consul; without an authority the agent on this machine
     kubernetes:///web.prod:http             a Service, its namespace and port; the authority is the API server
     xds://127.0.0.1:18000/web               a cluster of a control plane; without an authority gRPC's bootstrap says it
+    etcd://10.0.0.1:2379/services/web       keys of gRPC naming below a path; etcds:// over TLS
     file:///etc/lbcore.yaml?service=web     a service of a configuration file
     ipv4:10.0.0.1:80,10.0.0.2:80            these addresses, ipv6: and unix: as well
 
@@ -24,12 +25,26 @@ from lbcore.config.decoding import MISSING, Decoder, meant
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint
 from lbcore.snapshot import ServiceSnapshot
-from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Source, Xds
+from lbcore.source import Consul, Dns, Etcd, HttpSd, Kubernetes, Source, Xds
 from lbcore.sources.xds_bootstrap import bootstrap_fields
 
 __all__ = ["FileTarget", "name_of", "parse_target"]
 
-_SCHEMES = ("dns", "http", "https", "http_sd", "consul", "kubernetes", "xds", "file", "ipv4", "ipv6", "unix")
+_SCHEMES = (
+    "dns",
+    "http",
+    "https",
+    "http_sd",
+    "consul",
+    "kubernetes",
+    "xds",
+    "etcd",
+    "etcds",
+    "file",
+    "ipv4",
+    "ipv6",
+    "unix",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,7 @@ def name_of(source: Source) -> str:
     """What a service is called that has no other name than its source's."""
     if isinstance(source, Dns):
         return source.name
-    if isinstance(source, HttpSd):
+    if isinstance(source, HttpSd | Etcd):
         url = urlsplit(source.url)
         return f"{url.hostname}{url.path}".rstrip("/")
     return source.cluster or source.server if isinstance(source, Xds) else source.service
@@ -82,6 +97,8 @@ def _parsed(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
         return _addresses(scheme, rest)
     if scheme in ("http", "https"):
         return HttpSd(target)
+    if scheme in ("etcd", "etcds"):
+        return Etcd(target)
     if scheme == "http_sd":
         return HttpSd(f"http:{rest}")
     parts = _split(target)

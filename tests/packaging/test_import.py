@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 SERVICE_LIBRARIES = (
+    "aetcd",
     "grpc",
     "google.protobuf",
     "aiohttp",
@@ -37,7 +38,16 @@ def test_import_lbcore_loads_no_library_of_the_service(library: str, imported: s
 
 
 def test_import_lbcore_loads_no_part_of_the_service(imported: set[str]) -> None:
-    service = ("lbcore.service", "lbcore.xds", "lbcore.sources", "lbcore.config", "lbcore.cli", "lbcore.client")
+    service = (
+        "lbcore.service",
+        "lbcore.xds",
+        "lbcore.sources",
+        "lbcore.etcd",
+        "lbcore.registry",
+        "lbcore.config",
+        "lbcore.cli",
+        "lbcore.client",
+    )
     assert not [name for name in imported if name.startswith(service)]
 
 

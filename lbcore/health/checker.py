@@ -73,7 +73,8 @@ class HealthChecker:
         self._checks: Checks | None = None
         self._task: asyncio.Task[None] | None = None
         self._members: tuple[Endpoint, ...] = ()
-        self._found: dict[str, CheckedHealth] = {}  # by address, not yet applied
+        self._known: dict[str, CheckedHealth] = {}  # by address
+        self._found: dict[str, CheckedHealth] = {}  # of that, what is not yet applied
         self._debounce = Debounce(window)
         self._changed = asyncio.Event()
 
@@ -117,7 +118,7 @@ class HealthChecker:
 
     def _hear(self, endpoint: Endpoint, state: CheckState, outcome: Outcome, transition: Transition) -> None:
         if transition is Transition.CHANGED:
-            self._found[endpoint.address] = state.found(outcome.reason)
+            self._known[endpoint.address] = self._found[endpoint.address] = state.found(outcome.reason)
             self._changed.set()
         elif outcome.passed and not state.failed:
             self._cluster.passed_check(endpoint.address)  # ends an ejection
@@ -147,9 +148,13 @@ class HealthChecker:
         members = self._cluster.endpoints
         if members is self._members:
             return
-        known = {endpoint.address for endpoint in self._members}
         if self._members:
-            joined = {each.address: _NOT_YET for each in members if each.address not in known}
-            self._cluster.apply_checks(joined)
+            before = {endpoint.address for endpoint in self._members}
+            known = {each.address: self._known.get(each.address) for each in members}
+            # All of it, because an address that has left and come back since the last look starts anew in the cluster.
+            again = {address: found for address, found in known.items() if found is not None}
+            joined = {address: _NOT_YET for address in known if address not in before}
+            self._cluster.apply_checks({**joined, **again})
+            self._known = again
         self._members = members
         checks.follow(members)

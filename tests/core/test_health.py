@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from lbcore import Availability, Cluster, Health, NoEndpointAvailable
+from lbcore.model import CheckedHealth
 from tests.core.fleets import POLICIES, address
 from tests.core.layouts import in_states, spread_over_health
 
@@ -155,3 +156,43 @@ def test_requests_in_flight_keep_counting_while_an_endpoint_is_out(policy: str) 
         lease.done()
     cluster.set_health(address(2), True)
     assert [(each.availability, each.active) for each in cluster.stats().endpoints] == [(Availability.HEALTHY, 0)] * 4
+
+
+def test_a_check_that_passes_as_degraded_rests_while_the_healthy_suffice(policy: str) -> None:
+    cluster = Cluster("states", spread_over_health([Health.HEALTHY] * 4), policy=POLICIES[policy])
+    cluster.set_health(address(0), True, degraded=True)
+    assert cluster.stats().endpoints[0].availability is Availability.DEGRADED
+    assert picked(cluster) == {1, 2, 3}
+    cluster.set_health(address(0), True)
+    assert picked(cluster) == {0, 1, 2, 3}
+
+
+def test_degraded_by_check_does_not_outrank_discovery_or_a_failure(policy: str) -> None:
+    cluster = Cluster("states", spread_over_health([Health.UNHEALTHY, Health.HEALTHY]), policy=POLICIES[policy])
+    for number in (0, 1):
+        cluster.set_health(address(number), True, degraded=True)
+    assert cluster.stats().endpoints[0].availability is Availability.UNAVAILABLE
+    cluster.set_health(address(1), False)
+    assert cluster.stats().endpoints[1].availability is Availability.UNAVAILABLE
+
+
+def test_one_that_leaves_by_its_own_word_is_out_of_the_denominator() -> None:
+    cluster = Cluster("states", spread_over_health([Health.HEALTHY] * 4))
+    cluster.set_health(address(0), False, excluded=True)
+    (priority,) = cluster.stats().priorities
+    assert (priority.total, priority.healthy, priority.excluded) == (4, 3, 1)
+    cluster.set_health(address(0), True)
+    (priority,) = cluster.stats().priorities
+    assert (priority.healthy, priority.excluded) == (4, 0)
+
+
+def test_many_findings_are_one_change_and_unknown_addresses_are_passed_over() -> None:
+    cluster = Cluster("states", spread_over_health([Health.HEALTHY] * 4), panic_threshold=0.0)
+    fails = CheckedHealth(passing=False)
+    cluster.apply_checks({address(0): fails, address(1): CheckedHealth(degraded=True), "10.9.9.9:1": fails})
+    assert [each.availability for each in cluster.stats().endpoints] == [
+        Availability.UNAVAILABLE,
+        Availability.DEGRADED,
+        Availability.HEALTHY,
+        Availability.HEALTHY,
+    ]

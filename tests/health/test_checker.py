@@ -8,13 +8,16 @@ import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import grpc.aio
 import pytest
 import pytest_asyncio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from lbcore import Availability, Cluster, Endpoint, OutlierDetection
-from lbcore.health import Cause, HealthChecker, HttpCheck, Outcome, TcpCheck
+from lbcore.health import Cause, GrpcCheck, HealthChecker, HttpCheck, Outcome, Probe, TcpCheck
 from lbcore.health.checks import Checks, Timing
 from lbcore.health.pace import Pace
+from lbcore.health.probe import make_probe
 from tests.harness.unreliable import Mood, UnreliableBackends
 
 LIMIT = 10.0  # seconds, for what is to happen
@@ -127,6 +130,16 @@ async def test_what_joins_is_out_until_it_has_passed() -> None:
         cluster.update(map(Endpoint, [A, B]))
         await until(lambda: availability(cluster)[B] is Availability.UNAVAILABLE, "held out")
         assert availability(cluster)[A] is Availability.HEALTHY
+
+
+async def test_what_fails_stays_out_when_it_leaves_and_comes_back_at_once() -> None:
+    probe = TellingProbe()
+    probe.outcomes[A] = Outcome(Cause.ACTIVE)
+    cluster = fleet(A, B, panic_threshold=0)
+    async with HealthChecker(cluster, TcpCheck(interval=600.0), probe=probe):
+        cluster.update([Endpoint(B)])
+        cluster.update([Endpoint(A), Endpoint(B)])
+        await until(lambda: availability(cluster)[A] is Availability.UNAVAILABLE, "out, though not checked again")
 
 
 async def test_what_leaves_is_checked_no_more() -> None:
@@ -269,3 +282,52 @@ async def test_a_log_that_cannot_be_written_stops_no_check(backends: UnreliableB
     cluster = fleet(*backends.addresses)
     async with HealthChecker(cluster, HttpCheck(event_log_path=str(tmp_path / "none" / "events"), **QUICK)) as checker:
         await until(lambda: checker.counts.success >= 6, "checks")
+
+
+async def test_a_watch_has_a_change_checked_long_before_the_interval_is_over() -> None:
+    servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await servicer.set("shop", health_pb2.HealthCheckResponse.SERVING)
+    await server.start()
+    cluster = fleet(address, B)
+    check = GrpcCheck("shop", watch=True, interval=600.0, timeout=5.0, healthy_threshold=1)
+    probe = make_probe("web", check)
+    async with HealthChecker(cluster, check, probe=OnlyFor(address, probe)):
+        assert availability(cluster)[address] is Availability.HEALTHY
+        await servicer.set("shop", health_pb2.HealthCheckResponse.NOT_SERVING)
+        await until(lambda: availability(cluster)[address] is Availability.UNAVAILABLE, "out")
+        await servicer.set("shop", health_pb2.HealthCheckResponse.SERVING)
+        await until(lambda: availability(cluster)[address] is Availability.HEALTHY, "back")
+    await server.stop(None)
+
+
+class OnlyFor(TellingProbe):
+    """The real probe for one endpoint; the other is always well."""
+
+    def __init__(self, address: str, probe: Probe) -> None:
+        super().__init__()
+        self._address = address
+        self._probe = probe
+
+    async def check(self, endpoint: Endpoint) -> Outcome:
+        return await self._probe.check(endpoint) if endpoint.address == self._address else Outcome()
+
+    async def watch(self, endpoint: Endpoint, wake: Callable[[], None]) -> None:
+        if endpoint.address == self._address:
+            await self._probe.watch(endpoint, wake)
+
+    async def close(self) -> None:
+        await self._probe.close()
+
+
+async def test_a_passed_check_ends_an_ejection() -> None:
+    detection = OutlierDetection(consecutive_5xx=1, base_ejection_time=300.0, max_ejection_percent=100)
+    cluster = Cluster("web", [Endpoint(A), Endpoint(B)], outlier_detection=detection)
+    async with HealthChecker(cluster, TcpCheck(interval=0.05), probe=TellingProbe()):
+        lease = cluster.acquire()
+        lease.done(status=503)
+        await until(
+            lambda: availability(cluster)[lease.endpoint.address] is Availability.HEALTHY, "in use, checked to be well"
+        )

@@ -1,6 +1,6 @@
 """`make peers`: lbcore beside the libraries and the plain Python that people use today, in one process and one run.
 
-What is measured: one lookup of a 16-byte key among 10 and among 100 nodes (100 000 distinct keys, or the same number of
+What is measured: one lookup of a 16-byte key among 10 and among 100 nodes (50 000 distinct keys, or the same number of
 picks), building for 100 nodes, the fullest node beside the mean, and the keys that move when one of 100 nodes leaves
 (1 % have to). Contenders of one kind run in turn, round by round, so that a slow spell of the machine falls on all; the
 figures are of the fastest round, without the loop around the call. The table goes to docs/measured-peers.md.
@@ -34,7 +34,7 @@ from lbcore import Cluster, Endpoint, Jump, LeastRequest, Maglev, Policy, Rendez
 
 PAGE = Path(__file__).parents[1] / "docs" / "measured-peers.md"
 ROUNDS = 9
-KEYS = keys(100_000)
+KEYS = keys(50_000)
 FEW, MANY = 10, 100
 
 
@@ -156,7 +156,7 @@ KINDS: dict[str, list[Contender]] = {
             EmcacheNodes,
             "select(key, nodes)",
             by_get_node,
-            [key.encode() for key in KEYS[:5000]],
+            [key.encode() for key in KEYS[:2000]],
             {"select": emcache.node_selection},
         ),
     ],
@@ -177,7 +177,7 @@ KINDS: dict[str, list[Contender]] = {
             list,
             "it[find(key, count)]",
             lambda it, key: str(it[jump.py_hash(hash64(key), len(it))]),
-            HASHES[:5000],
+            HASHES[:2000],
             {"find": jump.py_hash},
         ),
     ],

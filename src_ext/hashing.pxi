@@ -153,10 +153,11 @@ cdef uint64_t key_hash_of_other(object key, int hashing) except? 0:
             key = key.encode() if isinstance(key, str) else bytes(key)
             return ketama_hash(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
         return hash_of_other(key, 0)
-    try:
-        key = index(key)    # int, and what stands for one, such as numpy's
-    except TypeError:
-        raise TypeError(f"key {key!r}: expected str, bytes, or an int that is the 64-bit hash itself") from None
+    if type(key) is not int:
+        try:
+            key = index(key)    # what stands for an int, such as numpy's
+        except TypeError:
+            raise TypeError(f"key {key!r}: expected str, bytes, or an int that is the 64-bit hash itself") from None
     try:
         return PyLong_AsUnsignedLongLong(key)
     except OverflowError:

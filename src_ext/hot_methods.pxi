@@ -67,20 +67,23 @@ cdef object acquire_otherwise(PyObject* self, PyObject** arguments, Py_ssize_t c
 
 
 cdef int32_t entry_choose(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names) except -2:
-    """A member for a call with one key of text, or without one but by the clock; NO_MEMBER where the method in full is to
+    """A member for a call with one plain key, or without one but by the clock; NO_MEMBER where the method in full is to
     be called."""
     cdef Selector* selector = (<Balancer>self).direct
+    cdef uint64_t hash
     if count == 0 and names == NULL:
         selector = (<Balancer>self).clocked
         if selector == NULL:
             return NO_MEMBER
         (<Balancer>self).draw.now = read_native_clock(<Balancer>self)
         return selector.choose(selector, &(<Balancer>self).draw, 0)
-    if count != 1 or names != NULL or selector == NULL or (<Balancer>self).hashing == MD5_KEYS:
+    if count != 1 or names != NULL or selector == NULL:
         return NO_MEMBER
-    if not (type(<object>arguments[0]) is str):
-        return NO_MEMBER
-    return selector.choose(selector, &(<Balancer>self).draw, hash_of(<object>arguments[0], 0))
+    # Of these types alone, because reading another may run code that replaces the selector.
+    if type(<object>arguments[0]) is str or type(<object>arguments[0]) is bytes or type(<object>arguments[0]) is int:
+        hash = key_hash(<object>arguments[0], (<Balancer>self).hashing)
+        return selector.choose(selector, &(<Balancer>self).draw, hash)
+    return NO_MEMBER
 
 
 cdef object done_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):

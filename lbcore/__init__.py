@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lbcore._core import Lease, Permit, VirtualClock, hash64, hash_many
 from lbcore.cluster import Cluster
 from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvailable, Overloaded, SourceTimedOut
-from lbcore.explanation import Candidate, Explanation
+from lbcore.explanation import Candidate, Ejected, Explanation
 from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, LoadReport, Locality
 from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
@@ -60,6 +60,7 @@ __all__ = [
     "ClusterStats",
     "ConfigError",
     "Cookie",
+    "Ejected",
     "EjectionCause",
     "Endpoint",
     "EndpointStats",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbcore.model import Endpoint, Locality
-from lbcore.stats import PriorityStats
+from lbcore.stats import EjectionCause, PriorityStats
 
-__all__ = ["Candidate", "Explanation"]
+__all__ = ["Candidate", "Ejected", "Explanation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,20 @@ class Candidate:
     score: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ejected:
+    """An endpoint that outlier detection keeps out: why, for how many seconds already, and which time it is.
+
+    `remaining` is the seconds after which a `tick` lets it return; 0.0 where that is due.
+    """
+
+    endpoint: Endpoint
+    cause: EjectionCause
+    since: float
+    remaining: float
+    times: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """One pick, stage by stage.
@@ -43,6 +57,7 @@ class Explanation:
         probes: a hash policy's own order for the key, in which retries and bounded loads go on; may repeat.
         winner: what `pick` gives now; None where it raises.
         reason: why there is no winner; empty where there is one.
+        ejected: endpoints that outlier detection keeps out of this.
     """
 
     cluster: str
@@ -57,6 +72,7 @@ class Explanation:
     probes: tuple[Endpoint, ...]
     winner: Endpoint | None
     reason: str
+    ejected: tuple[Ejected, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"cluster {self.cluster}, policy {self.policy}"]
@@ -83,6 +99,11 @@ class Explanation:
         lines.append(f"among {len(self.candidates)}: {shown}{more}")
         if self.probes:
             lines.append(f"the key's order: {', '.join(each.address for each in self.probes)}")
+        lines += [
+            f"ejected: {out.endpoint.address} for {out.cause.value}, {out.since:.1f} s ago, "
+            f"for {out.remaining:.1f} s more at least, time {out.times}"
+            for out in self.ejected
+        ]
         lines.append(f"winner {self.winner.address}" if self.winner else f"no winner: {self.reason}")
         return "\n".join(lines)
 

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lbcore._core import Balancer, _adopt_hot_methods
 from lbcore.errors import NoEndpointAvailable, Overloaded
-from lbcore.explanation import Candidate, Explanation
+from lbcore.explanation import Candidate, Ejected, Explanation
 from lbcore.policy import Policy
 from lbcore.stats import (
     Availability,
@@ -90,7 +91,15 @@ class Picker(Balancer):
             probes=tuple(endpoints[member] for member in found["probes"]),
             winner=None if winner is None else endpoints[winner],
             reason=self._why_none() if winner is None else "",
+            ejected=tuple(self._ejected()),
         )
+
+    def _ejected(self) -> Iterator[Ejected]:
+        now = self._now()
+        for each in self.stats().endpoints:
+            if each.ejected_at is not None and each.returns_at is not None and each.ejection_cause is not None:
+                since, remaining = (now - each.ejected_at) / 1e9, max(0, each.returns_at - now) / 1e9
+                yield Ejected(each.endpoint, each.ejection_cause, since, remaining, each.times_ejected)
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name!r} {type(self.policy).__name__} of {len(self.endpoints)}>"

@@ -447,6 +447,10 @@ cdef class Balancer:
         """Of the breaker of requests: limit, active, refused."""
         return self.totals.max_requests, self.totals.active, self.totals.refused
 
+    def _now(self):
+        """Nanoseconds of the cluster's clock."""
+        return read_clock(self)
+
     def _active(self):
         """Requests in flight, those to endpoints that are gone included."""
         return self.totals.active

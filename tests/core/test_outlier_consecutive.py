@@ -192,3 +192,22 @@ def test_the_refusal_says_how_many_are_ejected() -> None:
     watched.cluster.set_health(address(2), False)
     with pytest.raises(NoEndpointAvailable, match="2 ejected, 1 failed its active check"):
         watched.cluster.pick()
+
+
+def test_an_explanation_names_the_ejected_and_their_cause() -> None:
+    watched = Watched(consecutive_5xx=1)
+    watched.fail(3)
+    watched.clock.advance(12.5)
+    explanation = watched.cluster.explain()
+    (out,) = explanation.ejected
+    assert (out.endpoint.address, out.cause, out.since, out.remaining, out.times) == (
+        address(3),
+        EjectionCause.CONSECUTIVE_5XX,
+        12.5,
+        17.5,
+        1,
+    )
+    assert f"ejected: {address(3)} for consecutive_5xx, 12.5 s ago, for 17.5 s more at least, time 1" in str(
+        explanation
+    )
+    assert out.endpoint not in {each.endpoint for each in explanation.candidates}

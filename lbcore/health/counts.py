@@ -13,13 +13,14 @@ __all__ = ["CheckCounts"]
 @dataclass(slots=True)
 class CheckCounts:
     """Fields:
-    attempt: checks begun; success: passed.
+    attempt: checks begun; success: passed; inconclusive: timeouts that this process is to blame for.
     failures: checks that failed, by cause.
     transitions: changes of an endpoint's state, by the new state (`healthy`, `degraded`, `unhealthy`) and its cause.
     """
 
     attempt: int = 0
     success: int = 0
+    inconclusive: int = 0
     failures: Counter[Cause] = field(default_factory=Counter)
     transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
 

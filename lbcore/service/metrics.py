@@ -216,6 +216,7 @@ class _StateCollector(Collector):
         )
         for name, counts in self._checks.counts():
             results.add_metric([name, "passed"], counts.success)
+            results.add_metric([name, "inconclusive"], counts.inconclusive)
             for cause in Cause:
                 results.add_metric([name, cause.value], counts.failures[cause])
             for (state, cause_name), count in sorted(counts.transitions.items()):

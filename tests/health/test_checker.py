@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -185,6 +186,23 @@ async def test_a_probe_that_raises_fails_its_endpoint_alone() -> None:
     cluster = fleet(A, B)
     async with HealthChecker(cluster, TcpCheck(), probe=Raising()):
         assert availability(cluster) == {A: Availability.UNAVAILABLE, B: Availability.HEALTHY}
+
+
+async def test_a_busy_process_takes_nobody_out() -> None:
+    class Starved(TellingProbe):
+        async def check(self, endpoint: Endpoint) -> Outcome:  # noqa: ARG002
+            self.checks += 1
+            if self.checks == 1:
+                return Outcome()
+            time.sleep(0.2)  # noqa: ASYNC251 - nothing else runs meanwhile
+            await asyncio.sleep(0.001)  # as a time limit of the probe's own
+            return Outcome(Cause.NETWORK_TIMEOUT)
+
+    probe, cluster = Starved(), fleet(A, panic_threshold=0)
+    check = TcpCheck(interval=0.01, timeout=0.05, unhealthy_threshold=1)
+    async with HealthChecker(cluster, check, probe=probe) as checker:
+        await until(lambda: checker.counts.inconclusive >= 3, "timeouts of a process that does nothing else")
+        assert availability(cluster)[A] is Availability.HEALTHY
 
 
 async def test_a_flapping_endpoint_changes_the_cluster_once_a_window() -> None:

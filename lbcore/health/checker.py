@@ -61,7 +61,7 @@ class HealthChecker:
         probe: Probe | None = None,
         has_traffic: Callable[[], bool] | None = None,
         window: float = 0.05,
-        max_concurrent: int = 256,
+        max_concurrent: int = 64,
         seed: int | None = None,
     ) -> None:
         self._cluster = cluster

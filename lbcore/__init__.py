@@ -14,7 +14,18 @@ from lbcore.errors import ConfigError, InvalidSetting, LbError, NoEndpointAvaila
 from lbcore.explanation import Candidate, Ejected, Explanation
 from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, LoadReport, Locality
-from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.policy import (
+    Adaptive,
+    Jump,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Policy,
+    Random,
+    Rendezvous,
+    RingHash,
+    RoundRobin,
+)
 from lbcore.request_hash import (
     Cookie,
     FilterState,
@@ -51,6 +62,7 @@ if TYPE_CHECKING:
     from lbcore.sources.connecting import Connecting
 
 __all__ = [
+    "Adaptive",
     "Availability",
     "BreakerStats",
     "Candidate",

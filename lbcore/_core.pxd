@@ -96,6 +96,22 @@ cdef struct Slot:
     double latency_total            # seconds, over latency_count requests
     uint64_t latency_count
     OutlierState outlier
+    # of load-aware policies, the others of what picking and finishing touch
+    uint32_t place                  # on the fleet's scoreboard
+    uint32_t weight                 # the endpoint's
+    double factor                   # of its score: ratio / weight
+    double reported                 # requests it has, by its last report and what was sent since; -1: never reported
+    int64_t reported_at             # ns
+    int64_t waiting_since           # ns: the last answer, or the first request that there is no answer to
+    double samples                  # that the estimate rests on; fewer as they age
+    double faded_samples            # the same, and the estimate, as of the fleet's last refresh
+    double faded_estimate
+    double mean_latency             # ns
+    double mean_length              # by which the queues that they met lengthened them
+    double lately                   # what the last answers say beyond the mean, relative to it
+    double mean_share               # of its latencies, that the queues which they met explain
+    double ratio                    # its latencies without their queues, to the fleet's
+    uint64_t introduced             # sends of the fleet, from which on it is taken to be idle if it does not report
 
 # What one pick takes from outside: random state and, where an endpoint is in slow start or the policy asks, the time.
 cdef struct Draw:
@@ -136,6 +152,8 @@ cdef class Balancer:
     cdef int hashing                # whether a key decides, and how it is hashed: KeyHashing
     cdef PickerLink link
     cdef Totals* totals
+    cdef Fleet* fleet               # what the policy learns, a view's too; NULL where it learns nothing
+    cdef bint is_view               # of another balancer's slots
     cdef ClusterSettings* settings
     cdef object snapshot
     cdef dict owners                # the slots by address

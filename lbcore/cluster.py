@@ -16,7 +16,7 @@ from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
 from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality, WholeByLocality
 from lbcore.picker import Picker
-from lbcore.policy import Policy, RoundRobin
+from lbcore.policy import Adaptive, Policy
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, ZoneAware
 from lbcore.stats import Availability
 from lbcore.subset import Subset, Subsets, SubsetTable
@@ -36,7 +36,7 @@ class Cluster(Picker):
     Args:
         name: for messages and statistics.
         endpoints: the first members; no address twice.
-        policy: how to pick.
+        policy: how to pick; None: `Adaptive()`.
         locality_policy: None, `LocalityWeighted()` or `ZoneAware(...)`.
         local_locality: where this process runs; `ZoneAware` needs it.
         overprovisioning_factor: percent, 1 or more: a priority of which 100 / factor is healthy takes all its traffic.
@@ -90,7 +90,7 @@ class Cluster(Picker):
         clock: Callable[[], int] | None = None,
     ) -> None:
         self.name = text(name, "name")
-        self.policy = RoundRobin() if policy is None else policy
+        self.policy = Adaptive() if policy is None else policy
         if not isinstance(self.policy, _POLICIES):
             names = ", ".join(each.__name__ for each in _POLICIES)
             raise InvalidSetting(f"policy {policy!r}: expected one of {names}")

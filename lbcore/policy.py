@@ -14,7 +14,18 @@ from lbcore.schema import Checked
 from lbcore.settings import SlowStart
 from lbcore.validation import UINT32_MAX, Interval, Number, Whole, refusal, whole
 
-__all__ = ["Jump", "LeastRequest", "Maglev", "PeakEwma", "Policy", "Random", "Rendezvous", "RingHash", "RoundRobin"]
+__all__ = [
+    "Adaptive",
+    "Jump",
+    "LeastRequest",
+    "Maglev",
+    "PeakEwma",
+    "Policy",
+    "Random",
+    "Rendezvous",
+    "RingHash",
+    "RoundRobin",
+]
 
 MAX_RING_SIZE = 8_388_608  # ring_hash.proto: both bounds are capped at 8M points
 MAX_TABLE_SIZE = 5_000_011  # maglev.proto: the largest prime it accepts
@@ -112,6 +123,33 @@ class PeakEwma(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive(Checked):
+    """The endpoint with the least expected delay: its queue times how long it takes for a request, both learned.
+
+    What `Cluster` does unless told otherwise; use it through `acquire`. It needs no settings: equal endpoints are
+    served as by the shortest queue, slow or failing ones get what they can carry, and who recovers returns. Servers
+    that report their requests in flight (`LoadReport.rif`) let many clients balance nearly as well as one. Where
+    weights differ, an idle endpoint takes its turn by weight. A pick is O(endpoints / 32) and reads the clock;
+    endpoints that are scattered over the cluster, as a subset's, are scanned one by one.
+
+    Fields:
+        recovery_time: seconds in which what was learned of an endpoint falls to 1/e while it is not used.
+        memory: requests that an endpoint's mean remembers; 2 or more.
+        sample_limit: times the mean that one request may count for; 1.0 or more.
+        error_penalty: times the mean that a failed request counts for; 1.0 or more.
+        slow_start: ramp for endpoints that have just joined.
+
+    Raises `InvalidSetting`. Sources: src_ext/adaptive.pxi names them.
+    """
+
+    recovery_time: Interval = 10.0
+    memory: Annotated[float, Number(2.0)] = 20.0
+    sample_limit: Annotated[float, Number(1.0)] = 3.0
+    error_penalty: Annotated[float, Number(1.0)] = 30.0
+    slow_start: SlowStart | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RingHash(Checked):
     """Consistent hashing on a ring: the same key goes to the same endpoint, as in Envoy and gRPC.
 
@@ -196,7 +234,7 @@ class Jump(Checked):
     """
 
 
-Policy = RoundRobin | Random | LeastRequest | PeakEwma | RingHash | Maglev | Rendezvous | Jump
+Policy = RoundRobin | Random | LeastRequest | PeakEwma | Adaptive | RingHash | Maglev | Rendezvous | Jump
 
 
 def is_prime(number: int) -> bool:

@@ -38,6 +38,8 @@ cdef Selector* select_for(Balancer balancer, uint64_t hash) except? NULL:
         now = read_clock(balancer)
         if <Snapshot>balancer.snapshot is snapshot and not balancer.link.stale:   # else the caller's clock let an update in
             balancer.draw.now = now
+            if balancer.timed:
+                fleet_refresh(balancer.fleet, now)
             if snapshot.ramp_end and now >= snapshot.ramp_end:
                 snapshot.ramp_end = 0
                 set_direct_way(balancer)
@@ -77,6 +79,8 @@ cdef Snapshot build_snapshot(Balancer balancer, tuple endpoints, list owners, di
     cdef SnapshotBuilder builder = SnapshotBuilder.__new__(SnapshotBuilder)
     builder.before = <Snapshot>balancer.snapshot
     builder.settings = balancer.settings
+    builder.fleet = balancer.fleet
+    builder.view = balancer.is_view
     builder.random = &balancer.draw.random
     builder.now = now
     builder.locality_weights = locality_weights
@@ -85,13 +89,15 @@ cdef Snapshot build_snapshot(Balancer balancer, tuple endpoints, list owners, di
     return builder.build(endpoints, owners)
 
 
-cdef void publish(Balancer balancer, Snapshot snapshot, uint32_t changes):
+cdef void publish(Balancer balancer, Snapshot snapshot, uint32_t changes, int64_t now):
     """`changes`: those that the picker had been told of when building began. It stays stale where more came meanwhile."""
     old = balancer.snapshot     # lives until all pointers are the new snapshot's
     balancer.snapshot = snapshot
     balancer.link.stale = 0 if balancer.link.changes == changes else balancer.link.changes
     balancer.slots = snapshot.slots
     balancer.objects = tuple_items(snapshot.endpoints)
+    if snapshot.board != NULL and not balancer.is_view:
+        adopt_scoreboard(balancer.fleet, snapshot, now)
     set_direct_way(balancer)
     del old
 
@@ -254,8 +260,9 @@ cdef class Balancer:
     def _set_up(self, policy, settings, seed, clock):
         """Settings that hold for the cluster's life. `settings` is a `_core`-independent mapping built by Cluster."""
         policy_read(&self.settings.policy, type(policy).__name__, policy)
-        policy_learn(&self.settings.policy, self.totals)
-        self.timed = self.totals.fleet != NULL
+        policy_learn(&self.settings.policy, self.totals, seed)
+        self.fleet = self.totals.fleet
+        self.timed = self.fleet != NULL
         self.hashing = NO_KEYS
         if self.settings.policy.hashes:
             self.hashing = MD5_KEYS if self.settings.policy.ketama else XXH64_KEYS
@@ -317,7 +324,7 @@ cdef class Balancer:
         self.owners = owners
         self.departed = departed
         self.locality_weights = locality_weights
-        publish(self, snapshot, changes)
+        publish(self, snapshot, changes, now)
         views_become_stale(self)
 
     def _share(self, Balancer parent, local_locality):
@@ -327,6 +334,8 @@ cdef class Balancer:
         self.breakers = parent.breakers
         self.hashing = parent.hashing
         self.timed = parent.timed
+        self.fleet = parent.fleet
+        self.is_view = True
         self.clock = parent.clock
         self.local_locality = local_locality
         self.draw.random = random_bits(&parent.draw.random)
@@ -338,6 +347,7 @@ cdef class Balancer:
 
     def _install_shared(self, Balancer parent, tuple endpoints, dict locality_weights, uint32_t staleness):
         """Publishes some of the parent's endpoints, in its slots. Stays stale where the parent has changed meanwhile."""
+        cdef int64_t now = read_clock(self)
         self.settings[0] = parent.settings[0]
         self.callers = parent.callers
         owners = parent.owners
@@ -347,10 +357,10 @@ cdef class Balancer:
             if owner is None:
                 return
             in_order.append(owner)
-        snapshot = build_snapshot(self, endpoints, in_order, locality_weights, read_clock(self))
+        snapshot = build_snapshot(self, endpoints, in_order, locality_weights, now)
         self.owners = owners
         self.locality_weights = locality_weights
-        publish(self, snapshot, staleness)
+        publish(self, snapshot, staleness, now)
 
     def _become_stale(self):
         become_stale(&self.link)
@@ -372,7 +382,7 @@ cdef class Balancer:
         in_order = [self.owners[endpoint.address] for endpoint in current.endpoints]
         snapshot = build_snapshot(self, current.endpoints, in_order, self.locality_weights, now)
         if <Snapshot>self.snapshot is current:
-            publish(self, snapshot, changes)
+            publish(self, snapshot, changes, now)
 
     def _set_health(self, str address, bint healthy, bint degraded, bint excluded):
         """KeyError where there is no such endpoint."""

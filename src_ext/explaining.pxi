@@ -62,17 +62,16 @@ cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
 
 cdef list keep_cursors(Snapshot snapshot):
     cdef uint32_t i
-    cdef list cursors = []
-    for i in range(snapshot.selector_count):
-        if snapshot.selectors[i].free == round_robin_free:
-            cursors.append((i, (<RoundRobinSelector*>snapshot.selectors[i]).cursor))
-    return [cursors, [snapshot.stages[i].cursor for i in range(snapshot.stage_count)]]
+    return [
+        [snapshot.selectors[i].cursor for i in range(snapshot.selector_count)],
+        [snapshot.stages[i].cursor for i in range(snapshot.stage_count)],
+    ]
 
 
 cdef int return_cursors(Snapshot snapshot, list kept) except -1:
     cdef uint32_t i
-    for i, cursor in kept[0]:
-        (<RoundRobinSelector*>snapshot.selectors[i]).cursor = cursor
+    for i, cursor in enumerate(kept[0]):
+        snapshot.selectors[i].cursor = cursor
     for i, cursor in enumerate(kept[1]):
         snapshot.stages[i].cursor = cursor
     return 0

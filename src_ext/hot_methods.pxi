@@ -76,6 +76,7 @@ cdef int32_t entry_choose(PyObject* self, PyObject** arguments, Py_ssize_t count
         if selector == NULL:
             return NO_MEMBER
         (<Balancer>self).draw.now = read_native_clock(<Balancer>self)
+        fleet_refresh((<Balancer>self).fleet, (<Balancer>self).draw.now)
         return selector.choose(selector, &(<Balancer>self).draw, 0)
     if count != 1 or names != NULL or selector == NULL:
         return NO_MEMBER

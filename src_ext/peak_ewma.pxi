@@ -7,15 +7,19 @@
 #   recovered; the others wait for its answer instead of stampeding after it.
 # - An estimate of L seconds takes at least PROBATION times L to decay, so that trying a slow endpoint again costs at most
 #   that part of its time, however many clients do so and however short `decay_time` is.
-# - A failure never makes an endpoint look quicker than it did: one that fails fast would draw all traffic.
+# - A failure never makes an endpoint look quicker than it did, nor than the fleet does: one that fails fast would draw all
+#   traffic.
 
 from libc.math cimport exp
 
-cdef enum: PROBATION = 10
+cdef enum:
+    PROBATION = 10
+    FLEET_MEMORY = 1000     # samples, of what is learned of a fleet as a whole
 
 cdef struct PeakEwmaFleet:
     Fleet base
     double decay_time       # ns
+    double mean             # ns, of estimates, over the last FLEET_MEMORY answers or so
 
 cdef struct PeakEwmaSelector:
     Selector base
@@ -99,17 +103,20 @@ cdef int32_t peak_ewma_sample(Selector* base, Draw* draw, uint64_t hash) noexcep
 
 
 cdef void peak_ewma_observe(Slot* slot, const Outcome* outcome) noexcept:
+    cdef PeakEwmaFleet* fleet = <PeakEwmaFleet*>slot.totals.fleet
     cdef double latency, kept
     cdef int64_t age
     if outcome == NULL or outcome.latency < 0:
         return
     latency = <double>max(outcome.latency, <int64_t>1)
-    if not outcome.ok and slot.estimated_at and latency < slot.estimate:
-        latency = slot.estimate
+    if not outcome.ok:
+        latency = max(latency, max(slot.estimate, fleet.mean))
     if latency >= slot.estimate:
         slot.estimate = latency
     else:
         age = max(<int64_t>0, outcome.now - slot.estimated_at)
-        kept = exp(-age / peak_ewma_memory((<PeakEwmaFleet*>slot.totals.fleet).decay_time, slot.estimate))
+        kept = exp(-age / peak_ewma_memory(fleet.decay_time, slot.estimate))
         slot.estimate = slot.estimate * kept + latency * (1.0 - kept)
     slot.estimated_at = outcome.now
+    if outcome.ok:
+        fleet.mean += (slot.estimate - fleet.mean) / (FLEET_MEMORY if fleet.mean else 1)

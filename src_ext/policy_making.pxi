@@ -2,11 +2,14 @@
 # the whole cluster.
 
 
-cdef int policy_learn(const PolicySettings* settings, Totals* totals) except -1:
+cdef int policy_learn(const PolicySettings* settings, Totals* totals, uint64_t random) except -1:
     """Sets up what a load-aware policy learns of the cluster; nothing for the others."""
     if settings.kind == PEAK_EWMA:
         totals.fleet = peak_ewma_fleet(settings)
         totals.observe_load = peak_ewma_observe
+    elif settings.kind == ADAPTIVE:
+        totals.fleet = adaptive_fleet(settings, random)
+        totals.observe_load = adaptive_observe
     else:
         return 0
     if totals.fleet == NULL:
@@ -28,6 +31,8 @@ cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint
         )
     elif settings.kind == PEAK_EWMA:
         selector = peak_ewma_new(group, settings)
+    elif settings.kind == ADAPTIVE:
+        selector = adaptive_new(group)
     elif settings.kind == RING_HASH and settings.ketama:
         selector = ketama_new(group)
     elif settings.kind == RING_HASH:

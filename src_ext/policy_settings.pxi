@@ -6,6 +6,7 @@ cdef enum PolicyKind:
     RANDOM
     LEAST_REQUEST
     PEAK_EWMA
+    ADAPTIVE
     RING_HASH
     MAGLEV
     RENDEZVOUS
@@ -21,6 +22,10 @@ cdef struct PolicySettings:
     double decay_time       # ns
     double default_rtt      # ns
     double penalty          # ns
+    double recovery_time    # ns
+    double memory           # samples
+    double sample_limit
+    double error_penalty
     uint64_t minimum_ring_size
     uint64_t maximum_ring_size
     bint murmur
@@ -50,6 +55,12 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
         settings.decay_time = policy.decay_time * 1e9
         settings.default_rtt = policy.default_rtt * 1e9
         settings.penalty = policy.penalty_value * 1e6
+    elif name == "Adaptive":
+        settings.kind = ADAPTIVE
+        settings.recovery_time = policy.recovery_time * 1e9
+        settings.memory = policy.memory
+        settings.sample_limit = policy.sample_limit
+        settings.error_penalty = policy.error_penalty
     elif name == "RingHash":
         settings.kind = RING_HASH
         settings.minimum_ring_size = policy.minimum_ring_size

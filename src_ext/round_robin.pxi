@@ -9,7 +9,6 @@ cdef struct RoundRobinSelector:
     Selector base
     uint32_t* order         # members
     uint32_t length
-    uint32_t cursor
     SlowStartRamp ramp
 
 
@@ -32,9 +31,9 @@ cdef Selector* round_robin_new(Group* group, const SlowStartRamp* ramp, uint64_t
     selector.length = schedule.length
     selector.ramp = ramp[0]
     if old != NULL:
-        selector.cursor = <uint32_t>(<uint64_t>old.cursor * schedule.length // old.length)
+        selector.base.cursor = <uint32_t>(<uint64_t>old.base.cursor * schedule.length // old.length)
     else:
-        selector.cursor = <uint32_t>lb_multiply_high(random_bits(random), schedule.length)
+        selector.base.cursor = <uint32_t>lb_multiply_high(random_bits(random), schedule.length)
     if group.ramping:
         selector.base.choose = round_robin_choose_ramping
         selector.base.choose_many = choose_one_by_one
@@ -52,16 +51,16 @@ cdef void round_robin_free(Selector* base) noexcept nogil:
 
 cdef int32_t round_robin_choose(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
     cdef RoundRobinSelector* selector = <RoundRobinSelector*>base
-    cdef uint32_t cursor = selector.cursor
+    cdef uint32_t cursor = base.cursor
     cdef uint32_t following = cursor + 1
-    selector.cursor = 0 if following == selector.length else following
+    base.cursor = 0 if following == selector.length else following
     return <int32_t>selector.order[cursor]
 
 
 cdef void round_robin_reserve(Selector* base, Draw* shared, Draw* batch, Py_ssize_t count) noexcept nogil:
     cdef RoundRobinSelector* selector = <RoundRobinSelector*>base
-    batch.cursor = selector.cursor
-    selector.cursor = <uint32_t>((<uint64_t>selector.cursor + <uint64_t>count) % selector.length)
+    batch.cursor = base.cursor
+    base.cursor = <uint32_t>((<uint64_t>base.cursor + <uint64_t>count) % selector.length)
 
 
 cdef void round_robin_choose_many(
@@ -85,10 +84,10 @@ cdef int32_t round_robin_choose_ramping(Selector* base, Draw* draw, uint64_t has
     cdef double factor
     while tries:
         tries -= 1
-        position = <uint32_t>selector.order[selector.cursor]
-        selector.cursor += 1
-        if selector.cursor == selector.length:
-            selector.cursor = 0
+        position = <uint32_t>selector.order[base.cursor]
+        base.cursor += 1
+        if base.cursor == selector.length:
+            base.cursor = 0
         factor = slow_start_factor(&selector.ramp, base.slots[position], draw.now)
         if factor >= 1.0 or random_unit(&draw.random) < factor:
             break

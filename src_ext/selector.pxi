@@ -38,6 +38,7 @@ cdef struct Selector:
     uint32_t* weights           # of the members, in the same order; owned
     const uint8_t* availability # by member; the snapshot's
     Availability wanted         # of the members; UNAVAILABLE: whatever theirs is, as in panic
+    uint32_t cursor             # in a schedule: the one thing here that a pick writes
 
 
 # What a selector is compiled from: some endpoints of one priority, in order.
@@ -52,6 +53,8 @@ cdef struct Group:
     bint equal_weights
     bint equal_localities       # shares are as the weights
     bint ramping                # some member is in slow start
+    Scoreboard* board           # borrowed; NULL where the policy keeps none
+    uint32_t* places            # of the members on it
     const uint8_t* availability # by member; the snapshot's
     Availability wanted         # of the members; UNAVAILABLE: whatever they are
     int32_t* previous           # position in the group before, -1 for who is new; NULL where there is none to follow
@@ -88,6 +91,7 @@ cdef void group_free(Group* group) noexcept nogil:
     free(group.slots)
     free(group.weights)
     free(group.shares)
+    free(group.places)
     free(group.hash_keys)
     free(group.hash_key_sizes)
     free(group.previous)

@@ -8,11 +8,17 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 ctypedef int64_t (*SentFunction)(Slot*, int64_t) noexcept
+ctypedef void (*RefreshFunction)(Fleet*, int64_t) noexcept
+ctypedef void (*IntroduceFunction)(Fleet*, Slot*, uint32_t) noexcept
 
 # What a load-aware policy has learned of all endpoints together; each policy's struct begins with one.
 cdef struct Fleet:
     SentFunction sent       # told of a request counted in; NULL where nobody needs to be
+    RefreshFunction refresh # NULL where nothing changes with time alone
+    int64_t due             # ns; when to refresh next
     void (*free)(Fleet*) noexcept nogil
+    IntroduceFunction introduce     # told of who has joined, and how many there are; NULL without a scoreboard
+    Scoreboard* board       # NULL before the first endpoints
 
 
 cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:
@@ -36,6 +42,16 @@ cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
     slot.estimated_at = 0
     memset(&slot.outlier, 0, sizeof(OutlierState))
     slot.outlier.success_rate = slot.outlier.local_success_rate = -1.0
+    slot.samples = 0.0
+    slot.mean_share = 0.0
+    slot.mean_latency = 0.0
+    slot.mean_length = 0.0
+    slot.lately = 0.0
+    slot.reported = -1.0
+    slot.ratio = 1.0
+    slot.factor = 1.0
+    slot.waiting_since = now
+    slot.introduced = 0
 
 
 cdef inline void slot_release(Slot* slot) noexcept:
@@ -89,6 +105,12 @@ cdef inline void slot_finish(Slot* slot, const Outcome* outcome) noexcept:
     if lb_unlikely(totals.observe_health != NULL):
         totals.observe_health(slot, outcome)
     slot_end(slot)
+
+
+cdef inline void fleet_refresh(Fleet* fleet, int64_t now) noexcept:
+    """Brings what changes with time up to date, where that is due."""
+    if lb_unlikely(now >= fleet.due and fleet.refresh != NULL):
+        fleet.refresh(fleet, now)
 
 
 cdef void fleet_free(Fleet* fleet) noexcept nogil:

@@ -32,6 +32,8 @@ cdef class Snapshot:
     cdef uint32_t count
     cdef uint8_t* availability      # by member
     cdef uint32_t* weights          # by member
+    cdef Scoreboard* board          # one reference; NULL where the policy keeps none
+    cdef uint32_t* places           # on it, by member
     cdef PriorityState* priorities
     cdef uint32_t priority_count
     cdef Choice* choices            # healthy then degraded, by priority
@@ -60,6 +62,8 @@ cdef class Snapshot:
         free(self.slots)
         free(self.availability)
         free(self.weights)
+        free(self.places)
+        scoreboard_release(self.board)
         free(self.priorities)
         free(self.choices)
         free(self.selectors)

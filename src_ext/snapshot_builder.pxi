@@ -11,6 +11,8 @@ cdef class SnapshotBuilder:
     cdef Snapshot snapshot
     cdef Snapshot before
     cdef ClusterSettings* settings
+    cdef Fleet* fleet               # NULL where the policy learns nothing
+    cdef bint view                  # of a cluster, whose slots and scoreboard it shares
     cdef uint64_t* random
     cdef int64_t now
     cdef dict locality_weights      # by locality; empty: localities have no weights
@@ -23,6 +25,8 @@ cdef class SnapshotBuilder:
     cdef Snapshot build(self, tuple endpoints, list owners):
         self.snapshot = Snapshot.__new__(Snapshot)
         self.read_endpoints(endpoints, owners)
+        if self.fleet != NULL and self.fleet.introduce != NULL:
+            self.place_endpoints()
         self.count_priorities()
         self.make_choices()
         self.find_direct_way()
@@ -63,6 +67,16 @@ cdef class SnapshotBuilder:
             (<dict>self.priorities[priority]).setdefault(endpoint.locality, []).append(i)
         if self.settings.policy.hashes_endpoints:
             self.hash_keys = [self.hash_key(endpoint) for endpoint in endpoints]
+        return 0
+
+    cdef int place_endpoints(self) except -1:
+        self.snapshot.places = <uint32_t*>calloc(self.snapshot.count or 1, sizeof(uint32_t))
+        if self.snapshot.places == NULL:
+            raise MemoryError("no memory for a snapshot")
+        if self.view:
+            borrow_scoreboard(self.snapshot, self.fleet.board)
+        else:
+            lay_out_scoreboard(self.snapshot, self.priorities)
         return 0
 
     cdef object hash_key(self, object endpoint):
@@ -228,12 +242,19 @@ cdef class SnapshotBuilder:
         group.equal_weights = True
         group.equal_localities = not self.settings.locality_weighted or not self.locality_weights
         group.availability = snapshot.availability
+        group.board = snapshot.board
         try:
+            if snapshot.board != NULL:
+                group.places = <uint32_t*>malloc((count or 1) * sizeof(uint32_t))
+                if group.places == NULL:
+                    raise MemoryError("no memory for a group of endpoints")
             for i in range(count):
                 member = members[i]
                 group.members[i] = member
                 group.slots[i] = snapshot.slots[member]
                 group.weights[i] = snapshot.weights[member]
+                if group.places != NULL:
+                    group.places[i] = snapshot.places[member]
                 if group.weights[i] != group.weights[0]:
                     group.equal_weights = False
                 if ramp.window and self.now < group.slots[i].available_since + ramp.window:

@@ -23,7 +23,18 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
-from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.policy import (
+    Adaptive,
+    Jump,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Policy,
+    Random,
+    Rendezvous,
+    RingHash,
+    RoundRobin,
+)
 from lbcore.settings import SlowStart
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.xds.localities import BY_WEIGHT, locality_config
@@ -64,8 +75,8 @@ def grpc_policy(service: ServiceSnapshot) -> cluster_pb2.LoadBalancingPolicy:
             nearest = [_grpc_ring(RingHash().minimum_ring_size, RingHash().maximum_ring_size)]
         case LeastRequest():
             nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
-        case PeakEwma():
-            nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
+        case PeakEwma() | Adaptive():
+            nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(_least_request(policy).choice_count))]
         case Random() | RoundRobin():
             nearest = []
     inner = [*nearest, round_robin_pb2.RoundRobin()]
@@ -91,13 +102,8 @@ def _envoy_message(policy: Policy, by_locality: common_pb2.LocalityLbConfig | No
                 slow_start_config=_slow_start(policy.slow_start),
                 locality_lb_config=by_locality,
             )
-        case PeakEwma():
-            nearest_load = LeastRequest(
-                choice_count=policy.choice_count,
-                selection_method=policy.selection_method,
-                slow_start=policy.slow_start,
-            )
-            message = _envoy_message(nearest_load, by_locality, locality_weighted)
+        case PeakEwma() | Adaptive():
+            message = _envoy_message(_least_request(policy), by_locality, locality_weighted)
         case RingHash():
             message = ring_hash_pb2.RingHash(
                 hash_function=_HASH_FUNCTIONS[policy.hash_function],
@@ -117,6 +123,17 @@ def _envoy_message(policy: Policy, by_locality: common_pb2.LocalityLbConfig | No
         case Jump():
             message = _maglev(Maglev(), locality_weighted)
     return message
+
+
+def _least_request(policy: PeakEwma | Adaptive) -> LeastRequest:
+    """What comes nearest where nobody measures latencies."""
+    if isinstance(policy, PeakEwma):
+        return LeastRequest(
+            choice_count=policy.choice_count,
+            selection_method=policy.selection_method,
+            slow_start=policy.slow_start,
+        )
+    return LeastRequest(selection_method="full_scan", slow_start=policy.slow_start)
 
 
 def _maglev(policy: Maglev, locality_weighted: bool) -> Message:

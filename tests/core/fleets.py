@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lbcore import Endpoint, Jump, LeastRequest, Maglev, PeakEwma, Random, Rendezvous, RingHash, RoundRobin
+from lbcore import Adaptive, Endpoint, Jump, LeastRequest, Maglev, PeakEwma, Random, Rendezvous, RingHash, RoundRobin
 from lbcore.policy import Policy
 
 FULL_SCAN = LeastRequest(selection_method="full_scan")
@@ -15,6 +15,7 @@ POLICIES: dict[str, Policy] = {
     "least_request_full_scan": FULL_SCAN,
     "peak_ewma": PeakEwma(),
     "peak_ewma_full_scan": PeakEwma(selection_method="full_scan"),
+    "adaptive": Adaptive(),
     "ring_hash": RingHash(),
     "maglev": Maglev(table_size=1021),
     "rendezvous": Rendezvous(),

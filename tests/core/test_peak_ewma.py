@@ -46,6 +46,7 @@ def test_estimates_and_scores_are_the_reference_s(script: list[tuple[str, int, f
     cluster = Cluster("ewma", fleet(3), policy=PeakEwma(decay_time=decay_time), seed=1, clock=clock)
     nodes = {each.address: Node(decay_time=decay_time) for each in cluster.endpoints}
     flying: list[tuple[Lease, int]] = []
+    mean = 0.0
     for what, which, seconds in script:
         clock.advance(seconds)
         if what == "send":
@@ -56,7 +57,10 @@ def test_estimates_and_scores_are_the_reference_s(script: list[tuple[str, int, f
             node = nodes[lease.endpoint.address]
             node.active -= 1
             if what != "drop":
-                node.observe(max(clock.now - sent, 1) / 1e9, clock.now / 1e9, ok=what == "answer")
+                latency = max(clock.now - sent, 1) / 1e9
+                node.observe(latency, clock.now / 1e9, mean, ok=what == "answer")
+                if what == "answer":
+                    mean += (node.estimate - mean) / (1000 if mean else 1)
                 lease.done(what == "answer")
             del lease
         expected = {name: node.score(clock.now / 1e9) * 1e9 for name, node in nodes.items()}

@@ -19,9 +19,9 @@ class Node:
     estimate: float = 0.0
     at: float | None = None
 
-    def observe(self, latency: float, now: float, *, ok: bool = True) -> None:
-        if not ok and self.at is not None:
-            latency = max(latency, self.estimate)
+    def observe(self, latency: float, now: float, fleet_mean: float, *, ok: bool = True) -> None:
+        if not ok:
+            latency = max(latency, self.estimate, fleet_mean)
         if self.at is None or latency >= self.estimate:
             self.estimate = latency
         else:

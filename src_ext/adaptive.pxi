@@ -1,0 +1,398 @@
+# Adaptive: the least expected delay, learned. Each endpoint's score is
+#
+#     ratio * (queue + workers) / weight
+#
+# - queue: requests that it has. Its own client's in flight, or, if more, what it last reported plus what this client has
+#   sent since (the local queues of LSQ: Vargaftik, Keslassy, Orda, IEEE/ACM ToN 2020).
+# - ratio: how long it takes for a request, to what the fleet takes: a mean of past latencies, each divided by what the
+#   queue that it met explains. It counts as far as it is credible: n / (n + k) with n samples, where k is the variance
+#   between samples over that between endpoints (Buehlmann, "Experience Rating and Credibility", ASTIN 1967). Where
+#   endpoints do not differ beyond chance, all ratios are 1, and the shortest queue is joined.
+# - workers: after how many requests ahead an answer takes twice as long, learned of the fleet: the parallelism of a
+#   server, and whatever else of a latency does not depend on the queue that this client sees.
+#
+# Between picks what was learned fades: of an endpoint that nobody uses, so that it is tried again, one request at a time.
+# The least of all is picked, never of a sample: sampling over stale estimates herds. Where weights differ, an idle endpoint
+# takes the request if it is its turn by weight, so that weights are shares of the traffic also while nobody is busy.
+
+
+from libc.math cimport fabs
+
+cdef enum:
+    DEVIATIONS = 3                          # standard errors beyond which one endpoint's ratio is believed by itself
+    LATELY = 3                              # samples, of what an endpoint's last answers say
+cdef double WORKERS_STEP = 0.01             # of the logarithm, a sample
+cdef double MOST_WORKERS = 256.0
+cdef double NEGLIGIBLE = 0.1                # a ratio so close to 1 is 1: whoever differs no more is picked as the others are
+cdef int64_t SHORTEST_REFRESH = 1000000     # ns
+cdef int64_t LONGEST_REFRESH = 100000000    # ns
+
+cdef struct AdaptiveFleet:
+    Fleet base
+    double recovery_time    # ns in which what was learned falls to 1/e while an endpoint is not used
+    double memory           # samples
+    double sample_limit     # of the mean, that one sample counts for at most
+    double error_penalty    # of the mean, that a failure counts for
+    SlowStartRamp ramp
+    int64_t refreshed_at    # ns
+    uint64_t random
+    uint64_t sends
+    uint64_t samples
+    double mean             # ns of a request without a queue; 0 before the first sample
+    double variance         # of samples, relative to their endpoint's mean
+    double doubt            # Buehlmann's k; infinite where endpoints do not differ beyond chance
+    double workers
+    double agreement        # of what one answer and the ones shortly before it say beyond their endpoint's mean
+    double fluctuation      # of the latter
+    uint32_t reporting      # endpoints that report requests in flight
+    double reported         # by them together
+
+cdef struct AdaptiveSelector:
+    Selector base
+    Scoreboard* board
+    uint32_t first, end     # blocks of the board that hold just this group; none where they hold others too
+    uint32_t* places        # by position in the group
+    uint32_t* members_at    # by place, from that of block `first`
+    Schedule turns          # by weight; none with equal weights
+
+
+cdef Fleet* adaptive_fleet(const PolicySettings* settings, uint64_t random) noexcept nogil:
+    cdef AdaptiveFleet* fleet = <AdaptiveFleet*>calloc(1, sizeof(AdaptiveFleet))
+    if fleet == NULL:
+        return NULL
+    fleet.base.free = adaptive_fleet_free
+    fleet.base.sent = adaptive_sent
+    fleet.base.refresh = adaptive_refresh
+    fleet.base.introduce = adaptive_introduce
+    fleet.recovery_time = settings.recovery_time
+    fleet.memory = settings.memory
+    fleet.sample_limit = settings.sample_limit
+    fleet.error_penalty = settings.error_penalty
+    fleet.ramp = settings.ramp
+    fleet.random = random
+    fleet.variance = 1.0    # of exponential service, until there are samples
+    fleet.doubt = LB_TALLEST
+    fleet.workers = 1.0
+    return &fleet.base
+
+
+cdef void adaptive_fleet_free(Fleet* fleet) noexcept nogil:
+    scoreboard_release(fleet.board)
+    free(fleet)
+
+
+# Picking
+
+cdef Selector* adaptive_new(Group* group) noexcept nogil:
+    cdef AdaptiveSelector* selector = <AdaptiveSelector*>selector_new(sizeof(AdaptiveSelector), group)
+    if selector == NULL:
+        return NULL
+    selector.base.choose = adaptive_choose
+    selector.base.choose_many = choose_one_by_one
+    selector.base.score = adaptive_score
+    selector.base.scans = True
+    selector.base.free = adaptive_free
+    selector.board = group.board
+    selector.board.refs += 1
+    selector.places = group.places
+    group.places = NULL
+    if not adaptive_find_range(selector) or not (
+        group.equal_weights or schedule_build(&selector.turns, selector.base.weights, selector.base.count)
+    ):
+        adaptive_free(&selector.base)
+        return NULL
+    return &selector.base
+
+
+cdef void adaptive_free(Selector* base) noexcept nogil:
+    cdef AdaptiveSelector* selector = <AdaptiveSelector*>base
+    scoreboard_release(selector.board)
+    free(selector.places)
+    free(selector.members_at)
+    free(selector.turns.order)
+    selector_free(base)
+
+
+cdef bint adaptive_find_range(AdaptiveSelector* selector) noexcept nogil:
+    """The blocks that hold the group and nobody else. False without memory."""
+    cdef uint32_t first = selector.board.blocks
+    cdef uint32_t last = 0
+    cdef uint32_t others = 0
+    cdef uint32_t i, room
+    for i in range(selector.base.count):
+        first = min(first, selector.places[i] // BLOCK)
+        last = max(last, selector.places[i] // BLOCK)
+    if first == NOWHERE:
+        return True
+    room = (last + 1 - first) * BLOCK
+    for i in range(first * BLOCK, first * BLOCK + room):
+        others += selector.board.slots[i] != NULL
+    if others != selector.base.count:
+        return True
+    selector.members_at = <uint32_t*>calloc(room, sizeof(uint32_t))
+    if selector.members_at == NULL:
+        return False
+    for i in range(selector.base.count):
+        selector.members_at[selector.places[i] - first * BLOCK] = selector.base.members[i]
+    selector.first = first
+    selector.end = last + 1
+    return True
+
+
+cdef int32_t adaptive_choose(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
+    cdef AdaptiveSelector* selector = <AdaptiveSelector*>base
+    cdef uint32_t position
+    if selector.turns.length:
+        position = selector.turns.order[base.cursor]
+        base.cursor = 0 if base.cursor + 1 == selector.turns.length else base.cursor + 1
+        if adaptive_takes_turn(base.slots[position]):
+            return <int32_t>base.members[position]
+    if selector.end:
+        return <int32_t>selector.members_at[
+            scoreboard_least(selector.board, selector.first, selector.end, &draw.random) - selector.first * BLOCK
+        ]
+    return adaptive_scan(selector, draw)
+
+
+cdef int32_t adaptive_scan(AdaptiveSelector* selector, Draw* draw) noexcept nogil:
+    """Over places that are scattered, as those of a subset."""
+    cdef const int32_t* scores = selector.board.scores
+    cdef uint32_t best = 0
+    cdef int32_t least = scores[selector.places[0]]
+    cdef uint32_t ties = 1
+    cdef uint32_t i
+    cdef int32_t score
+    for i in range(1, selector.base.count):
+        score = scores[selector.places[i]]
+        if score < least:
+            best = i
+            least = score
+            ties = 1
+        elif score == least:
+            ties += 1
+            if lb_multiply_high(random_bits(&draw.random), ties) == 0:
+                best = i
+    return <int32_t>selector.base.members[best]
+
+
+cdef inline bint adaptive_takes_turn(const Slot* slot) noexcept nogil:
+    """Idle as far as is known, and not slower than the fleet."""
+    return slot.active == 0 and slot.reported <= 0.0 and slot.ratio <= 1.0
+
+
+cdef double adaptive_score(Selector* base, uint32_t position, int64_t now) noexcept nogil:
+    cdef AdaptiveSelector* selector = <AdaptiveSelector*>base
+    return lb_score_of(selector.board.scores[selector.places[position]])
+
+
+cdef inline double adaptive_queue(const AdaptiveFleet* fleet, const Slot* slot, int64_t active) noexcept nogil:
+    """Requests that the endpoint has, as far as is known."""
+    cdef double queue = slot.reported
+    if queue < 0.0 and fleet.reporting and fleet.sends < slot.introduced:
+        queue = fleet.reported / fleet.reporting
+    return max(queue, <double>active)
+
+
+cdef inline double adaptive_load(const AdaptiveFleet* fleet, const Slot* slot, int64_t active) noexcept nogil:
+    return slot.factor * (adaptive_queue(fleet, slot, active) + fleet.workers)
+
+
+# Learning
+
+cdef void adaptive_introduce(Fleet* base, Slot* slot, uint32_t count) noexcept:
+    """Who joins a fleet that reports its load is taken for an average one at first, or each of many clients would send it a
+    request at once. It is taken to be idle when a round robin would have reached it: after as many requests as there are
+    endpoints on average, evenly spread over twice as many."""
+    cdef AdaptiveFleet* fleet = <AdaptiveFleet*>base
+    slot.introduced = fleet.sends + 1 + lb_multiply_high(random_bits(&fleet.random), <uint64_t>2 * count)
+
+
+cdef int64_t adaptive_sent(Slot* slot, int64_t now) noexcept:
+    cdef AdaptiveFleet* fleet = <AdaptiveFleet*>slot.totals.fleet
+    cdef double met = adaptive_queue(fleet, slot, slot.active - 1)
+    fleet.sends += 1
+    if slot.reported >= 0.0:
+        slot.reported += 1.0
+    if slot.active == 1:
+        slot.waiting_since = now
+    scoreboard_write(fleet.base.board, slot.place, adaptive_load(fleet, slot, slot.active))
+    return <int64_t>(met + 0.5)
+
+
+cdef void adaptive_observe(Slot* slot, const Outcome* outcome) noexcept:
+    cdef AdaptiveFleet* fleet = <AdaptiveFleet*>slot.totals.fleet
+    cdef bint told = outcome != NULL and outcome.load != NULL and outcome.load.in_flight >= 0
+    if told:
+        slot.reported = <double>outcome.load.in_flight
+        slot.reported_at = outcome.now
+    elif outcome != NULL and outcome.now - slot.reported_at > fleet.recovery_time:
+        slot.reported = -1.0    # it has stopped reporting
+    elif slot.reported > 0.0:
+        slot.reported = max(slot.reported - 1.0, 0.0)   # one has left, whatever else has happened
+    if outcome != NULL:
+        # A server that reports is judged by answers with reports: what a client knows of its queue otherwise is too old.
+        if outcome.latency >= 0 and (told or slot.reported < 0.0 or not outcome.ok):
+            adaptive_learn(fleet, slot, outcome, told)
+        slot.waiting_since = outcome.now
+    scoreboard_write(fleet.base.board, slot.place, adaptive_load(fleet, slot, slot.active - 1))
+
+
+cdef void adaptive_learn(AdaptiveFleet* fleet, Slot* slot, const Outcome* outcome, bint told) noexcept:
+    cdef double met = <double>outcome.met if outcome.met >= 0 else adaptive_queue(fleet, slot, slot.active - 1)
+    # What a request leaves behind is distributed as what it met, and known better by its server than by its client.
+    cdef double length = 1.0 + (<double>outcome.load.in_flight if told else met) / fleet.workers
+    cdef double latency = max(<double>outcome.latency, 1.0)
+    cdef double usual = slot.estimate if slot.samples else fleet.mean
+    cdef double residual, weight
+    if fleet.mean == 0.0:
+        fleet.mean = latency / length
+        usual = fleet.mean
+    if outcome.ok:
+        latency = min(latency, fleet.sample_limit * max(usual, fleet.mean) * length)
+    else:
+        latency = max(latency, fleet.error_penalty * fleet.mean * length)
+    adaptive_age(fleet, slot, outcome.now, length)
+    residual = (latency - usual * length) / (usual * slot.mean_length)
+    fleet.samples += 1
+    weight = 1.0 / min(fleet.samples + 20, <uint64_t>FLEET_MEMORY)
+    fleet.variance += (residual * residual - fleet.variance) * weight
+    if outcome.ok:
+        adaptive_learn_workers(fleet, slot, latency / (usual * length) - 1.0, met)
+    adaptive_learn_lately(fleet, slot, 0.0 if told else min(residual, 1.0), 0.0 if told else weight)
+    slot.mean_latency += (latency - slot.mean_latency) / slot.samples
+    slot.mean_length += (length - slot.mean_length) / slot.samples
+    slot.estimate = slot.mean_latency / slot.mean_length
+
+
+cdef inline void adaptive_age(AdaptiveFleet* fleet, Slot* slot, int64_t now, double length) noexcept:
+    """Lets what was learned fade towards the fleet's mean, and counts one more sample."""
+    cdef double kept
+    if slot.samples:
+        kept = exp(-<double>max(<int64_t>0, now - slot.estimated_at) / adaptive_memory(fleet, slot))
+        slot.samples = min(slot.samples * kept + 1.0, fleet.memory)
+        slot.mean_latency += (fleet.mean * slot.mean_length - slot.mean_latency) * (1.0 - kept)
+    else:
+        slot.samples = 1.0
+        slot.mean_length = length
+        slot.mean_share = -1.0
+    slot.estimated_at = now
+
+
+cdef inline void adaptive_learn_workers(AdaptiveFleet* fleet, Slot* slot, double surprise, double met) noexcept:
+    """If answers that met a longer queue than usual are quicker than that explains, queues explain less: a step of
+    gradient descent on the squared surprise, in the logarithm of `workers`."""
+    cdef double share = met / (met + fleet.workers)     # of a latency, that the queue explains
+    if slot.mean_share < 0.0:
+        slot.mean_share = share
+    fleet.workers *= 1.0 - WORKERS_STEP * max(-1.0, min(1.0, surprise)) * (share - slot.mean_share)
+    fleet.workers = max(1.0, min(MOST_WORKERS, fleet.workers))
+    slot.mean_share += (share - slot.mean_share) / slot.samples
+
+
+cdef inline void adaptive_learn_lately(AdaptiveFleet* fleet, Slot* slot, double residual, double weight) noexcept:
+    """How far one answer agrees with those shortly before it: 0 where each is by chance, more where there is a queue that
+    this client does not see."""
+    if slot.samples >= fleet.memory / 4.0:
+        fleet.agreement += (residual * slot.lately - fleet.agreement) * weight
+        fleet.fluctuation += (slot.lately * slot.lately - fleet.fluctuation) * weight
+    slot.lately += (residual - slot.lately) / LATELY
+
+
+cdef inline double adaptive_memory(const AdaptiveFleet* fleet, const Slot* slot) noexcept nogil:
+    """ns. Trying a slow endpoint again may cost it a part of its time only, however many clients do."""
+    return max(fleet.recovery_time, PROBATION * slot.estimate)
+
+
+cdef void adaptive_refresh(Fleet* base, int64_t now) noexcept:
+    """What changes with time and with the others: all ratios and scores."""
+    cdef AdaptiveFleet* fleet = <AdaptiveFleet*>base
+    cdef Scoreboard* board = base.board
+    cdef double kept = exp(-<double>max(<int64_t>0, now - fleet.refreshed_at) / fleet.recovery_time)
+    cdef uint32_t place
+    cdef Slot* slot
+    adaptive_compare(fleet, now)
+    for place in range(BLOCK, board.blocks * BLOCK):
+        slot = board.slots[place]
+        if slot == NULL:
+            continue
+        adaptive_judge(fleet, slot, now)
+        adaptive_forget_report(fleet, slot, kept)
+        scoreboard_write(board, place, adaptive_load(fleet, slot, slot.active))
+    fleet.refreshed_at = now
+    base.due = now + max(SHORTEST_REFRESH, min(LONGEST_REFRESH, <int64_t>fleet.mean))
+
+
+cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
+    """Lets what is known fade where nobody looks; the fleet's mean, and how far its endpoints differ beyond chance."""
+    cdef Scoreboard* board = fleet.base.board
+    cdef Slot* slot
+    cdef uint32_t place
+    cdef uint32_t known = 0
+    cdef double total = 0.0
+    cdef double between = 0.0
+    cdef double deviation, kept
+    fleet.reporting = 0
+    fleet.reported = 0.0
+    for place in range(BLOCK, board.blocks * BLOCK):
+        slot = board.slots[place]
+        if slot == NULL:
+            continue
+        if slot.reported >= 0.0:
+            fleet.reporting += 1
+            fleet.reported += slot.reported
+        if slot.samples:
+            kept = 1.0
+            if slot.active == 0 and now > slot.estimated_at:
+                kept = exp(-<double>(now - slot.estimated_at) / adaptive_memory(fleet, slot))
+            slot.faded_samples = slot.samples * kept
+            slot.faded_estimate = fleet.mean + (slot.estimate - fleet.mean) * kept
+            known += 1
+            total += slot.faded_estimate
+    if known == 0:
+        return
+    fleet.mean = total / known
+    for place in range(BLOCK, board.blocks * BLOCK):
+        slot = board.slots[place]
+        if slot != NULL and slot.samples:
+            deviation = slot.faded_estimate / fleet.mean - 1.0
+            between += deviation * deviation - fleet.variance / max(slot.faded_samples, 1.0)
+    fleet.doubt = fleet.variance * known / between if between > 0.0 else LB_TALLEST
+
+
+cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) noexcept:
+    """The endpoint's ratio, and what multiplies its queue."""
+    cdef double weight = <double>slot.weight
+    cdef double ratio = 1.0
+    cdef double deviation, chance, credible, waited
+    if slot.samples:
+        deviation = slot.faded_estimate / fleet.mean - 1.0
+        chance = DEVIATIONS * DEVIATIONS * fleet.variance / slot.faded_samples
+        credible = slot.faded_samples / (slot.faded_samples + fleet.doubt)
+        if deviation * deviation > chance:
+            credible = max(credible, 1.0 - chance / (deviation * deviation))
+        ratio += credible * deviation
+        if fabs(ratio - 1.0) < NEGLIGIBLE:
+            ratio = 1.0
+        # Answers agree a little by chance already, because they are compared with one mean of `memory` samples.
+        if fleet.agreement > 2.0 / fleet.memory * fleet.fluctuation:
+            ratio *= 1.0 + min(1.0, fleet.agreement / fleet.fluctuation - 2.0 / fleet.memory) * (
+                slot.lately * slot.faded_samples / slot.samples
+            )
+    if slot.active and fleet.mean > 0.0:
+        # Waiting in vain is a sample too, once it is longer than any single sample could count for.
+        waited = <double>(now - slot.waiting_since) / (1.0 + slot.active / fleet.workers)
+        ratio = max(ratio, waited / (fleet.mean * fleet.sample_limit))
+    slot.ratio = ratio
+    if fleet.ramp.window:
+        weight *= slow_start_factor(&fleet.ramp, slot, now)
+    slot.factor = ratio / weight
+
+
+cdef inline void adaptive_forget_report(AdaptiveFleet* fleet, Slot* slot, double kept) noexcept:
+    """A queue longer than the others', and nobody has looked since it was reported: it becomes theirs with time."""
+    cdef double others
+    if slot.active or fleet.reporting < 2:
+        return
+    others = (fleet.reported - slot.reported) / (fleet.reporting - 1)
+    if slot.reported > others:
+        slot.reported = others + (slot.reported - others) * kept

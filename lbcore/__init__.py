@@ -16,6 +16,7 @@ from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, LoadReport, Locality
 from lbcore.policy import (
     Adaptive,
+    ClientSideWeightedRoundRobin,
     Jump,
     LeastRequest,
     Maglev,
@@ -68,6 +69,7 @@ __all__ = [
     "Candidate",
     "CircuitBreakerStats",
     "CircuitBreakers",
+    "ClientSideWeightedRoundRobin",
     "Cluster",
     "ClusterStats",
     "ConfigError",

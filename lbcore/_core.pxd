@@ -155,6 +155,7 @@ cdef class Balancer:
     cdef Fleet* fleet               # what the policy learns, a view's too; NULL where it learns nothing
     cdef bint is_view               # of another balancer's slots
     cdef ClusterSettings* settings
+    cdef tuple utilization_metrics  # names in load reports, for the policy that asks; else None
     cdef object snapshot
     cdef dict owners                # the slots by address
     cdef dict departed              # of addresses that have left with requests in flight

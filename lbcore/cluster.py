@@ -231,7 +231,8 @@ class Cluster(Picker):
         self._passed_check(address)
 
     def tick(self) -> None:
-        """Does the interval work that is due by the clock: sweeps of outlier detection, the end of slow starts.
+        """Does the interval work that is due by the clock: sweeps of outlier detection, the end of slow starts,
+        new weights of `ClientSideWeightedRoundRobin`.
 
         Call it about once a second.
         """
@@ -239,6 +240,7 @@ class Cluster(Picker):
             self._sweep()
             self._end_ramps()
             self._renew()
+            self._refresh_learned()
 
     def handle(self, *, local_locality: Locality | str | None = None) -> Handle:
         """A way into this cluster for one thread that picks without the GIL: in large batches, or from native code.

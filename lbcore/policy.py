@@ -5,14 +5,14 @@ Fields bear Envoy's own names and defaults (extensions/load_balancing_policies).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lbcore.errors import Mistake
 from lbcore.schema import Checked
 from lbcore.settings import SlowStart
-from lbcore.validation import UINT32_MAX, Interval, Number, Whole, refusal, whole
+from lbcore.validation import UINT32_MAX, Interval, Number, Seconds, Whole, refusal, whole
 
 __all__ = [
     "Adaptive",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MAX_RING_SIZE = 8_388_608  # ring_hash.proto: both bounds are capped at 8M points
+UTILIZATIONS = ("application_utilization", "cpu_utilization", "mem_utilization")  # fields of LoadReport
 MAX_TABLE_SIZE = 5_000_011  # maglev.proto: the largest prime it accepts
 
 HashFunction = Literal["xx_hash", "murmur_hash_2"]
@@ -149,6 +150,47 @@ class Adaptive(Checked):
     slow_start: SlowStart | None = None
 
 
+def utilization_metrics(value: object, field: str) -> tuple[str, ...]:
+    """Names of metrics in a load report: `named_metrics.NAME`, or a field that is a utilization."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise refusal(field, value, "expected a sequence of names")
+    for name in value:
+        known = isinstance(name, str) and (name in UTILIZATIONS or name.removeprefix("named_metrics.") not in ("", name))
+        if not known:
+            raise refusal(field, name, f"expected named_metrics.NAME or one of {', '.join(UTILIZATIONS)}")
+    return tuple(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSideWeightedRoundRobin(Checked):
+    """Endpoints in turn, each as often as its own load reports say that it can: by requests per second over utilization.
+
+    Choose it where servers report utilization (ORCA: `Lease.done(load=LoadReport(...))`) and requests are many and short;
+    where they report requests in flight, `Adaptive` reacts sooner. A pick is O(1) and reads the clock; new weights cost
+    O(endpoints) once in `weight_update_period`, by `tick()` or the next pick.
+
+    Fields:
+        blackout_period: seconds for which an endpoint must have reported before its reports count.
+        weight_expiration_period: seconds after its last report from which on they count no more.
+        weight_update_period: seconds between two computations of all weights; 0.1 or more.
+        error_utilization_penalty: how much the rate of errors adds to utilization: eps / qps times this.
+        metric_names_for_computing_utilization: the largest of these is taken for utilization where one is above 0, before
+            `application_utilization` and `cpu_utilization`: `named_metrics.NAME`, or a utilization by its field.
+        slow_start: ramp for endpoints that have just joined.
+
+    The weight is qps / (utilization + eps / qps x penalty); an endpoint without one gets the mean of the others', and with
+    fewer than two known all have their own `weight`. Raises `InvalidSetting`. Source: gRFC A58 and A114, Envoy
+    client_side_weighted_round_robin.
+    """
+
+    blackout_period: Annotated[float, Seconds(0.0)] = 10.0
+    weight_expiration_period: Interval = 180.0
+    weight_update_period: Annotated[float, Seconds(0.1)] = 1.0
+    error_utilization_penalty: Annotated[float, Number(0.0)] = 1.0
+    metric_names_for_computing_utilization: Annotated[Sequence[str], utilization_metrics] = ()
+    slow_start: SlowStart | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingHash(Checked):
     """Consistent hashing on a ring: the same key goes to the same endpoint, as in Envoy and gRPC.
@@ -234,7 +276,18 @@ class Jump(Checked):
     """
 
 
-Policy = RoundRobin | Random | LeastRequest | PeakEwma | Adaptive | RingHash | Maglev | Rendezvous | Jump
+Policy = (
+    RoundRobin
+    | Random
+    | LeastRequest
+    | PeakEwma
+    | Adaptive
+    | ClientSideWeightedRoundRobin
+    | RingHash
+    | Maglev
+    | Rendezvous
+    | Jump
+)
 
 
 def is_prime(number: int) -> bool:

@@ -16,14 +16,16 @@
 # takes the request if it is its turn by weight, so that weights are shares of the traffic also while nobody is busy.
 
 
-from libc.math cimport fabs
+from libc.math cimport log, rint
 
 cdef enum:
     DEVIATIONS = 3                          # standard errors beyond which one endpoint's ratio is believed by itself
     LATELY = 3                              # samples, of what an endpoint's last answers say
 cdef double WORKERS_STEP = 0.01             # of the logarithm, a sample
 cdef double MOST_WORKERS = 256.0
-cdef double NEGLIGIBLE = 0.1                # a ratio so close to 1 is 1: whoever differs no more is picked as the others are
+cdef double RATIO_STEP = 0.2                # of its logarithm: endpoints that differ by less than a tenth share the work
+cdef double SMALLEST_RATIO = 0.01
+cdef double LEAST_FLUCTUATION = 0.001       # a thirtieth of a latency, squared: less is no news
 cdef int64_t SHORTEST_REFRESH = 1000000     # ns
 cdef int64_t LONGEST_REFRESH = 100000000    # ns
 
@@ -38,7 +40,7 @@ cdef struct AdaptiveFleet:
     uint64_t random
     uint64_t sends
     uint64_t samples
-    double mean             # ns of a request without a queue; 0 before the first sample
+    double mean             # ns of a request without a queue, harmonic: slow endpoints count less; 0 before the first
     double variance         # of samples, relative to their endpoint's mean
     double doubt            # Buehlmann's k; infinite where endpoints do not differ beyond chance
     double workers
@@ -268,7 +270,7 @@ cdef inline void adaptive_age(AdaptiveFleet* fleet, Slot* slot, int64_t now, dou
     """Lets what was learned fade towards the fleet's mean, and counts one more sample."""
     cdef double kept
     if slot.samples:
-        kept = exp(-<double>max(<int64_t>0, now - slot.estimated_at) / adaptive_memory(fleet, slot))
+        kept = adaptive_kept(fleet, slot, now)
         slot.samples = min(slot.samples * kept + 1.0, fleet.memory)
         slot.mean_latency += (fleet.mean * slot.mean_length - slot.mean_latency) * (1.0 - kept)
     else:
@@ -298,9 +300,12 @@ cdef inline void adaptive_learn_lately(AdaptiveFleet* fleet, Slot* slot, double 
     slot.lately += (residual - slot.lately) / LATELY
 
 
-cdef inline double adaptive_memory(const AdaptiveFleet* fleet, const Slot* slot) noexcept nogil:
-    """ns. Trying a slow endpoint again may cost it a part of its time only, however many clients do."""
-    return max(fleet.recovery_time, PROBATION * slot.estimate)
+cdef inline double adaptive_kept(const AdaptiveFleet* fleet, const Slot* slot, int64_t now) noexcept nogil:
+    """Of what is known of an endpoint that has not been used since: all if it is good, else less and less, so that it is
+    tried again; but that may cost it a part of its time only, however many clients do."""
+    if slot.estimate <= fleet.mean or now <= slot.estimated_at:
+        return 1.0
+    return exp(-<double>(now - slot.estimated_at) / max(fleet.recovery_time, PROBATION * slot.estimate))
 
 
 cdef void adaptive_refresh(Fleet* base, int64_t now) noexcept:
@@ -341,16 +346,14 @@ cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
             fleet.reporting += 1
             fleet.reported += slot.reported
         if slot.samples:
-            kept = 1.0
-            if slot.active == 0 and now > slot.estimated_at:
-                kept = exp(-<double>(now - slot.estimated_at) / adaptive_memory(fleet, slot))
+            kept = adaptive_kept(fleet, slot, now) if slot.active == 0 else 1.0
             slot.faded_samples = slot.samples * kept
             slot.faded_estimate = fleet.mean + (slot.estimate - fleet.mean) * kept
             known += 1
-            total += slot.faded_estimate
+            total += 1.0 / slot.faded_estimate
     if known == 0:
         return
-    fleet.mean = total / known
+    fleet.mean = known / total
     for place in range(BLOCK, board.blocks * BLOCK):
         slot = board.slots[place]
         if slot != NULL and slot.samples:
@@ -363,7 +366,7 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
     """The endpoint's ratio, and what multiplies its queue."""
     cdef double weight = <double>slot.weight
     cdef double ratio = 1.0
-    cdef double deviation, chance, credible, waited
+    cdef double deviation, chance, credible, waited, fluctuation
     if slot.samples:
         deviation = slot.faded_estimate / fleet.mean - 1.0
         chance = DEVIATIONS * DEVIATIONS * fleet.variance / slot.faded_samples
@@ -371,11 +374,13 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
         if deviation * deviation > chance:
             credible = max(credible, 1.0 - chance / (deviation * deviation))
         ratio += credible * deviation
-        if fabs(ratio - 1.0) < NEGLIGIBLE:
-            ratio = 1.0
+        if slot.faded_samples * fleet.memory < slot.samples:
+            ratio = 1.0     # too long ago
+        ratio = exp(rint(log(max(ratio, SMALLEST_RATIO)) / RATIO_STEP) * RATIO_STEP)
         # Answers agree a little by chance already, because they are compared with one mean of `memory` samples.
-        if fleet.agreement > 2.0 / fleet.memory * fleet.fluctuation:
-            ratio *= 1.0 + min(1.0, fleet.agreement / fleet.fluctuation - 2.0 / fleet.memory) * (
+        fluctuation = fleet.fluctuation + LEAST_FLUCTUATION
+        if fleet.agreement > 2.0 / fleet.memory * fluctuation:
+            ratio *= 1.0 + min(1.0, fleet.agreement / fluctuation - 2.0 / fleet.memory) * (
                 slot.lately * slot.faded_samples / slot.samples
             )
     if slot.active and fleet.mean > 0.0:

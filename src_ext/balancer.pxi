@@ -263,6 +263,7 @@ cdef class Balancer:
         policy_learn(&self.settings.policy, self.totals, seed)
         self.fleet = self.totals.fleet
         self.timed = self.fleet != NULL
+        self.utilization_metrics = getattr(policy, "metric_names_for_computing_utilization", None)
         self.hashing = NO_KEYS
         if self.settings.policy.hashes:
             self.hashing = MD5_KEYS if self.settings.policy.ketama else XXH64_KEYS
@@ -336,6 +337,7 @@ cdef class Balancer:
         self.timed = parent.timed
         self.fleet = parent.fleet
         self.is_view = True
+        self.utilization_metrics = parent.utilization_metrics
         self.clock = parent.clock
         self.local_locality = local_locality
         self.draw.random = random_bits(&parent.draw.random)
@@ -416,6 +418,11 @@ cdef class Balancer:
             now = read_clock(self)
             if sweep_is_due(self.totals.detector, now):
                 outlier_sweep(<Snapshot>self.snapshot, self.totals.detector, now)
+
+    def _refresh_learned(self):
+        """What a load-aware policy has to do as time passes, if it is due."""
+        if self.fleet != NULL:
+            fleet_refresh(self.fleet, read_clock(self))
 
     def _end_ramps(self):
         """Where slow starts ended since the snapshot was built, a plainer one will do."""

@@ -52,7 +52,7 @@ cdef class Lease:
         if latency is not None:
             outcome.latency = latency_ns(latency)
         if load is not None:
-            load_read(&report, load)
+            load_read(&report, load, self.balancer.utilization_metrics)
             outcome.load = &report
         lease_finish(self, &outcome)
 
@@ -107,15 +107,31 @@ cdef int64_t latency_ns(object latency) except -1:
     return <int64_t>(seconds * 1e9)
 
 
-cdef int load_read(Load* report, object load) except -1:
+cdef int load_read(Load* report, object load, tuple metrics) except -1:
+    """`metrics`: names of those that say how utilized a server is, before its own word for it (gRFC A114); None: none."""
     try:
         report.in_flight = -1 if load.rif is None else load.rif
-        report.utilization = load.application_utilization or load.cpu_utilization
+        report.utilization = utilization_of(load, metrics) if metrics else 0.0
+        if report.utilization <= 0.0:
+            report.utilization = load.application_utilization or load.cpu_utilization
         report.requests_per_second = load.rps_fractional
         report.errors_per_second = load.eps
     except AttributeError:
         raise TypeError(f"load {load!r}: expected a LoadReport") from None
     return 0
+
+
+cdef double utilization_of(object load, tuple metrics) except -1.0:
+    """The largest of them, as Envoy's getMaxUtilization has it; 0 without any."""
+    cdef double largest = 0.0
+    for name in metrics:
+        if name.startswith("named_metrics."):
+            value = load.named_metrics.get(name[14:], 0.0)
+        else:
+            value = getattr(load, name)
+        if value > largest:
+            largest = value
+    return largest
 
 
 cdef int http_status(object status) except -1:

@@ -10,6 +10,9 @@ cdef int policy_learn(const PolicySettings* settings, Totals* totals, uint64_t r
     elif settings.kind == ADAPTIVE:
         totals.fleet = adaptive_fleet(settings, random)
         totals.observe_load = adaptive_observe
+    elif settings.kind == CLIENT_SIDE_WEIGHTED_ROUND_ROBIN:
+        totals.fleet = weighted_fleet(settings)
+        totals.observe_load = weighted_observe
     else:
         return 0
     if totals.fleet == NULL:
@@ -33,6 +36,8 @@ cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint
         selector = peak_ewma_new(group, settings)
     elif settings.kind == ADAPTIVE:
         selector = adaptive_new(group)
+    elif settings.kind == CLIENT_SIDE_WEIGHTED_ROUND_ROBIN:
+        selector = weighted_new(group, settings, random)
     elif settings.kind == RING_HASH and settings.ketama:
         selector = ketama_new(group)
     elif settings.kind == RING_HASH:

@@ -7,6 +7,7 @@ cdef enum PolicyKind:
     LEAST_REQUEST
     PEAK_EWMA
     ADAPTIVE
+    CLIENT_SIDE_WEIGHTED_ROUND_ROBIN
     RING_HASH
     MAGLEV
     RENDEZVOUS
@@ -26,6 +27,10 @@ cdef struct PolicySettings:
     double memory           # samples
     double sample_limit
     double error_penalty
+    int64_t blackout_period             # ns
+    int64_t weight_expiration_period    # ns
+    int64_t weight_update_period        # ns
+    double error_utilization_penalty
     uint64_t minimum_ring_size
     uint64_t maximum_ring_size
     bint murmur
@@ -61,6 +66,12 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
         settings.memory = policy.memory
         settings.sample_limit = policy.sample_limit
         settings.error_penalty = policy.error_penalty
+    elif name == "ClientSideWeightedRoundRobin":
+        settings.kind = CLIENT_SIDE_WEIGHTED_ROUND_ROBIN
+        settings.blackout_period = <int64_t>(policy.blackout_period * 1e9)
+        settings.weight_expiration_period = <int64_t>(policy.weight_expiration_period * 1e9)
+        settings.weight_update_period = <int64_t>(policy.weight_update_period * 1e9)
+        settings.error_utilization_penalty = policy.error_utilization_penalty
     elif name == "RingHash":
         settings.kind = RING_HASH
         settings.minimum_ring_size = policy.minimum_ring_size

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2, extension_pb2
+from envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3 import (
+    client_side_weighted_round_robin_pb2,
+)
 from envoy.extensions.load_balancing_policies.common.v3 import common_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
 from envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
@@ -25,6 +28,7 @@ from google.protobuf.message import Message
 
 from lbcore.policy import (
     Adaptive,
+    ClientSideWeightedRoundRobin,
     Jump,
     LeastRequest,
     Maglev,
@@ -75,6 +79,8 @@ def grpc_policy(service: ServiceSnapshot) -> cluster_pb2.LoadBalancingPolicy:
             nearest = [_grpc_ring(RingHash().minimum_ring_size, RingHash().maximum_ring_size)]
         case LeastRequest():
             nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
+        case ClientSideWeightedRoundRobin():
+            nearest = [_client_side_weights(policy)]
         case PeakEwma() | Adaptive():
             nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(_least_request(policy).choice_count))]
         case Random() | RoundRobin():
@@ -102,6 +108,8 @@ def _envoy_message(policy: Policy, by_locality: common_pb2.LocalityLbConfig | No
                 slow_start_config=_slow_start(policy.slow_start),
                 locality_lb_config=by_locality,
             )
+        case ClientSideWeightedRoundRobin():
+            message = _client_side_weights(policy)
         case PeakEwma() | Adaptive():
             message = _envoy_message(_least_request(policy), by_locality, locality_weighted)
         case RingHash():
@@ -122,6 +130,18 @@ def _envoy_message(policy: Policy, by_locality: common_pb2.LocalityLbConfig | No
             message = _maglev(nearest, locality_weighted)
         case Jump():
             message = _maglev(Maglev(), locality_weighted)
+    return message
+
+
+def _client_side_weights(policy: ClientSideWeightedRoundRobin) -> Message:
+    message: Message = client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin(
+        blackout_period=duration(policy.blackout_period),
+        weight_expiration_period=duration(policy.weight_expiration_period),
+        weight_update_period=duration(policy.weight_update_period),
+        error_utilization_penalty=wrappers_pb2.FloatValue(value=policy.error_utilization_penalty),
+        metric_names_for_computing_utilization=policy.metric_names_for_computing_utilization,
+        slow_start_config=_slow_start(policy.slow_start),
+    )
     return message
 
 

@@ -31,7 +31,7 @@ def test_a_handle_follows_updates_and_checks() -> None:
 
 
 def test_turns_of_a_handle_are_its_own() -> None:
-    cluster = Cluster("web", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")])
+    cluster = Cluster("web", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")], policy=RoundRobin())
     handle = cluster.handle()
     first = handle.pick()
     cluster.pick()

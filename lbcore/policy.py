@@ -155,7 +155,9 @@ def utilization_metrics(value: object, field: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise refusal(field, value, "expected a sequence of names")
     for name in value:
-        known = isinstance(name, str) and (name in UTILIZATIONS or name.removeprefix("named_metrics.") not in ("", name))
+        known = isinstance(name, str) and (
+            name in UTILIZATIONS or name.removeprefix("named_metrics.") not in ("", name)
+        )
         if not known:
             raise refusal(field, name, f"expected named_metrics.NAME or one of {', '.join(UTILIZATIONS)}")
     return tuple(value)
@@ -163,23 +165,23 @@ def utilization_metrics(value: object, field: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSideWeightedRoundRobin(Checked):
-    """Endpoints in turn, each as often as its own load reports say that it can: by requests per second over utilization.
+    """Endpoints in turn, as often as their own load reports say that they can: by requests a second over utilization.
 
-    Choose it where servers report utilization (ORCA: `Lease.done(load=LoadReport(...))`) and requests are many and short;
-    where they report requests in flight, `Adaptive` reacts sooner. A pick is O(1) and reads the clock; new weights cost
-    O(endpoints) once in `weight_update_period`, by `tick()` or the next pick.
+    Choose it where servers report utilization (ORCA: `Lease.done(load=LoadReport(...))`) and requests are many and
+    short; where they report requests in flight, `Adaptive` reacts sooner. A pick is O(1) and reads the clock; new
+    weights cost O(endpoints) once in `weight_update_period`, by `tick()` or the next pick.
 
     Fields:
         blackout_period: seconds for which an endpoint must have reported before its reports count.
         weight_expiration_period: seconds after its last report from which on they count no more.
         weight_update_period: seconds between two computations of all weights; 0.1 or more.
         error_utilization_penalty: how much the rate of errors adds to utilization: eps / qps times this.
-        metric_names_for_computing_utilization: the largest of these is taken for utilization where one is above 0, before
-            `application_utilization` and `cpu_utilization`: `named_metrics.NAME`, or a utilization by its field.
+        metric_names_for_computing_utilization: the largest of these is taken for utilization where one is above 0,
+            before `application_utilization` and `cpu_utilization`: `named_metrics.NAME`, or a utilization by its field.
         slow_start: ramp for endpoints that have just joined.
 
-    The weight is qps / (utilization + eps / qps x penalty); an endpoint without one gets the mean of the others', and with
-    fewer than two known all have their own `weight`. Raises `InvalidSetting`. Source: gRFC A58 and A114, Envoy
+    The weight is qps / (utilization + eps / qps x penalty); an endpoint without one gets the mean of the others', and
+    with fewer than two known all have their own `weight`. Raises `InvalidSetting`. Source: gRFC A58 and A114, Envoy
     client_side_weighted_round_robin.
     """
 

@@ -12,8 +12,9 @@
 #   server, and whatever else of a latency does not depend on the queue that this client sees.
 #
 # Between picks what was learned fades: of an endpoint that nobody uses, so that it is tried again, one request at a time.
-# The least of all is picked, never of a sample: sampling over stale estimates herds. Where weights differ, an idle endpoint
-# takes the request if it is its turn by weight, so that weights are shares of the traffic also while nobody is busy.
+# The least of all is picked, never of a sample: sampling over stale estimates herds. Of several that are least it is the one
+# whose turn it is, else any of them. Where weights differ, an idle endpoint takes its turn by weight even if others are
+# less loaded for theirs, so that weights are shares of the traffic also while nobody is busy.
 
 
 from libc.math cimport log, rint
@@ -85,7 +86,7 @@ cdef void adaptive_fleet_free(Fleet* fleet) noexcept nogil:
 
 # Picking
 
-cdef Selector* adaptive_new(Group* group) noexcept nogil:
+cdef Selector* adaptive_new(Group* group, uint64_t* random) noexcept nogil:
     cdef AdaptiveSelector* selector = <AdaptiveSelector*>selector_new(sizeof(AdaptiveSelector), group)
     if selector == NULL:
         return NULL
@@ -103,6 +104,7 @@ cdef Selector* adaptive_new(Group* group) noexcept nogil:
     ):
         adaptive_free(&selector.base)
         return NULL
+    selector.base.cursor = <uint32_t>lb_multiply_high(random_bits(random), selector.turns.length or selector.base.count)
     return &selector.base
 
 
@@ -143,34 +145,37 @@ cdef bint adaptive_find_range(AdaptiveSelector* selector) noexcept nogil:
 
 cdef int32_t adaptive_choose(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
     cdef AdaptiveSelector* selector = <AdaptiveSelector*>base
-    cdef uint32_t position
+    cdef uint32_t position = base.cursor
     if selector.turns.length:
         position = selector.turns.order[base.cursor]
         base.cursor = 0 if base.cursor + 1 == selector.turns.length else base.cursor + 1
         if adaptive_takes_turn(base.slots[position]):
             return <int32_t>base.members[position]
+    else:
+        base.cursor = 0 if base.cursor + 1 == base.count else base.cursor + 1
     if selector.end:
         return <int32_t>selector.members_at[
-            scoreboard_least(selector.board, selector.first, selector.end, &draw.random) - selector.first * BLOCK
+            scoreboard_least(selector.board, selector.first, selector.end, selector.places[position], &draw.random)
+            - selector.first * BLOCK
         ]
-    return adaptive_scan(selector, draw)
+    return adaptive_scan(selector, position, draw)
 
 
-cdef int32_t adaptive_scan(AdaptiveSelector* selector, Draw* draw) noexcept nogil:
+cdef int32_t adaptive_scan(AdaptiveSelector* selector, uint32_t preferred, Draw* draw) noexcept nogil:
     """Over places that are scattered, as those of a subset."""
     cdef const int32_t* scores = selector.board.scores
-    cdef uint32_t best = 0
-    cdef int32_t least = scores[selector.places[0]]
-    cdef uint32_t ties = 1
+    cdef uint32_t best = preferred
+    cdef int32_t least = scores[selector.places[preferred]]
+    cdef uint32_t ties = 0
     cdef uint32_t i
     cdef int32_t score
-    for i in range(1, selector.base.count):
+    for i in range(selector.base.count):
         score = scores[selector.places[i]]
         if score < least:
             best = i
             least = score
             ties = 1
-        elif score == least:
+        elif score == least and ties:
             ties += 1
             if lb_multiply_high(random_bits(&draw.random), ties) == 0:
                 best = i

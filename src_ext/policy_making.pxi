@@ -35,7 +35,7 @@ cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint
     elif settings.kind == PEAK_EWMA:
         selector = peak_ewma_new(group, settings)
     elif settings.kind == ADAPTIVE:
-        selector = adaptive_new(group)
+        selector = adaptive_new(group, random)
     elif settings.kind == CLIENT_SIDE_WEIGHTED_ROUND_ROBIN:
         selector = weighted_new(group, settings, random)
     elif settings.kind == RING_HASH and settings.ketama:

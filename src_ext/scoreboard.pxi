@@ -104,8 +104,10 @@ cdef inline void block_recount(Scoreboard* board, uint32_t block) noexcept nogil
     board.ties[block] = ties
 
 
-cdef uint32_t scoreboard_least(const Scoreboard* board, uint32_t first, uint32_t end, uint64_t* random) noexcept nogil:
-    """The place of the least score in some blocks; ties are broken evenly at random."""
+cdef uint32_t scoreboard_least(
+    const Scoreboard* board, uint32_t first, uint32_t end, uint32_t preferred, uint64_t* random
+) noexcept nogil:
+    """The place of the least score in some blocks: the preferred one if it has it, else any that does, evenly at random."""
     cdef const int32_t* leasts = board.least
     cdef const int32_t* scores
     cdef int32_t least = NO_SCORE
@@ -116,6 +118,8 @@ cdef uint32_t scoreboard_least(const Scoreboard* board, uint32_t first, uint32_t
     if end - first > 1:
         for i in range(first, end):
             least = leasts[i] if leasts[i] < least else least
+        if board.scores[preferred] == least:
+            return preferred
         for i in range(first, end):
             ties += board.ties[i] if leasts[i] == least else 0
         rank = <uint32_t>lb_multiply_high(random_bits(random), ties) if ties > 1 else 0
@@ -124,6 +128,8 @@ cdef uint32_t scoreboard_least(const Scoreboard* board, uint32_t first, uint32_t
             block += 1
     else:
         least = leasts[block]
+        if board.scores[preferred] == least:
+            return preferred
         ties = board.ties[block]
         rank = <uint32_t>lb_multiply_high(random_bits(random), ties) if ties > 1 else 0
     scores = board.scores + <size_t>block * BLOCK

@@ -32,6 +32,7 @@ LAYERS = (
     ("etcd",),
     ("directory",),
     ("config",),
+    ("orca",),
     ("service.proto",),
     ("service.wire",),  # messages to values and back, for the service and its clients
     ("service.registry_wire",),

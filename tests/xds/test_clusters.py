@@ -17,7 +17,18 @@ from google.protobuf import any_pb2, json_format
 from lbcore.directory import ServiceSnapshot
 from lbcore.errors import InvalidSetting
 from lbcore.model import Locality
-from lbcore.policy import Jump, LeastRequest, Maglev, PeakEwma, Policy, Random, Rendezvous, RingHash, RoundRobin
+from lbcore.policy import (
+    Adaptive,
+    Jump,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Policy,
+    Random,
+    Rendezvous,
+    RingHash,
+    RoundRobin,
+)
 from lbcore.routing import Listener, Route
 from lbcore.settings import (
     CircuitBreakers,
@@ -77,7 +88,9 @@ def test_a_cluster_has_its_endpoints_by_eds_from_the_same_stream(cluster: Any) -
 @pytest.mark.parametrize("locality_weights", [{}, {Locality("eu"): 3}])
 def test_every_policy_has_a_form_for_either_client(kind: Any, locality_weights: Any) -> None:
     (for_envoy,) = policies(envoy(kind(), locality_weights=locality_weights))
-    nearest = {Rendezvous: Maglev, Jump: Maglev, PeakEwma: LeastRequest}.get(kind, kind)  # Envoy has none of these
+    nearest = {Rendezvous: Maglev, Jump: Maglev, PeakEwma: LeastRequest, Adaptive: LeastRequest}.get(
+        kind, kind
+    )  # Envoy has none of these
     assert for_envoy["@type"].endswith(f".v3.{nearest.__name__}")
     assert kinds(policies(grpc(kind(), locality_weights=locality_weights)))[-1] == "round_robin"
 

@@ -116,10 +116,10 @@ def _json_metrics(content: str) -> dict[str, float]:
     if not isinstance(values, dict):
         raise InvalidReport(f"load report: expected a JSON object, got {type(values).__name__}")
     metrics: dict[str, float] = {}
-    for name, value in values.items():
-        name = _CAMEL.get(name, name)
+    for key, value in values.items():
+        name: str = _CAMEL.get(key, key)
         if isinstance(value, dict):
-            metrics |= {f"{name}.{key}": _number(key, each) for key, each in value.items()}
+            metrics.update((f"{name}.{inner}", _number(inner, each)) for inner, each in value.items())
         else:
             metrics[name] = _number(name, value)
     return metrics

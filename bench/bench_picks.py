@@ -14,7 +14,7 @@ from bench.conftest import Versus
 from bench.fleet import endpoints
 from bench.floor._floor import Floor
 from bench.loop import Loop
-from lbcore import Cluster, LeastRequest, Policy, Random, RoundRobin
+from lbcore import CircuitBreakers, Cluster, LeastRequest, OutlierDetection, Policy, Random, RoundRobin
 
 PICKS = [
     ("round robin, 10", RoundRobin(), 10, False, 1.25),
@@ -67,6 +67,24 @@ def test_acquire_and_done_beside_an_empty_lease(versus: Versus) -> None:
         Loop("cluster.acquire().done()", {"cluster": cluster}),
         "empty lease and done()",
         Loop("floor.acquire().done()", {"floor": Floor(cluster.endpoints[0])}),
+    )
+
+
+def test_acquire_and_done_under_outlier_detection(versus: Versus) -> None:
+    watched = Cluster(
+        "bench",
+        endpoints(10),
+        policy=LeastRequest(),
+        seed=1,
+        outlier_detection=OutlierDetection(),
+        circuit_breakers=CircuitBreakers(),
+    )
+    versus(
+        "acquire().done(), least request, sampled, 10, outlier detection and circuit breakers",
+        Loop("cluster.acquire().done()", {"cluster": watched}),
+        "F: empty method",
+        Loop("floor.noargs()", {"floor": Floor(watched.endpoints[0])}),
+        goal=6.5,  # one F more than without
     )
 
 

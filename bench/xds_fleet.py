@@ -158,7 +158,7 @@ async def fan_out(streams: int) -> None:
             size = clients[0].bytes
         bare_first = bare_answer(b"")
         async with fleet(running.port, streams, f"/{BARE}/Stream", bare_first, bare_answer) as clients:
-            await asyncio.sleep(3)
+            await asyncio.gather(*(client.arrived.wait() for client in clients))
             floor, floor_delays = await pushes(running, clients, lambda _: f"bare {size}")
     row(f"one change to {streams} streams, ms until it is there", spread(delays, 1e3), "p95 <= 150 at 1000")
     row("  a bare server, the same", spread(floor_delays, 1e3), "")

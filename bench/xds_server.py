@@ -32,16 +32,17 @@ BARE = "bench.Bare"
 
 
 class Bare:
-    """Streams that are sent bytes, without a protocol."""
+    """Streams that are sent bytes, without a protocol. The first message is answered: then a client knows it is in."""
 
     def __init__(self) -> None:
         self.contexts: set[Any] = set()
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        self.contexts.add(context)
         try:
             async for _ in requests:
-                pass
+                if context not in self.contexts:
+                    self.contexts.add(context)
+                    await context.write(b"in")
         finally:
             self.contexts.discard(context)
 

@@ -5,6 +5,8 @@
 #   make lint       ruff, mypy, stubtest
 #   make bench      ratios to the floor of a call; ONLY=bench_picks for one file
 #   make peers      lbcore beside other libraries, to docs/measured-peers.md
+#   make simulate   the policies' goals in simulated fleets; ARGS=--sweep for their settings over a range
+#   make backends   latencies of real HTTP backends through an embedded cluster and through Envoy, side by side
 #   make callgrind  instruction counts of the hot paths against the committed ones (needs valgrind)
 #   make sanitize   the core's tests on a build with bounds checks, AddressSanitizer and UBSan
 #   make proto      the Python modules of lbcore/service/proto/*.proto
@@ -28,7 +30,7 @@ SANITIZED := build/sanitize
 SANITIZERS := $(foreach library,libasan.so libubsan.so libstdc++.so,$(shell $(CC) -print-file-name=$(library)))
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint unit bench peers callgrind sanitize proto envoy programs build constraints clean
+.PHONY: run test lint unit bench simulate backends peers callgrind sanitize proto envoy programs build constraints clean
 
 run: build
 	$(PY) -m examples.run
@@ -49,6 +51,12 @@ bench: build $(VENV)/.floor
 
 peers: build
 	$(PY) -m bench.peers $(ARGS)
+
+simulate: build
+	$(PY) -m bench.simulation $(ARGS)
+
+backends: build envoy
+	$(PY) -m bench.http_backends $(ARGS)
 
 callgrind: build $(VENV)/.floor $(VENV)/.requests
 	$(PY) -m bench.callgrind $(ARGS)

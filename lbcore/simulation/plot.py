@@ -19,7 +19,7 @@ from lbcore.simulation.timeline import spans
 __all__ = ["draw"]
 
 PANEL = (5.6, 4.0)  # inches
-DPI = 110
+DPI = 90
 BASELINES = {"jsq": ("black", "--"), "sed": ("gray", ":")}
 
 

@@ -1,0 +1,1 @@
+"""What lbcore's policies reach in simulated fleets, against goals: `make simulate`."""

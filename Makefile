@@ -71,7 +71,7 @@ sanitize: $(VENV)/.dependencies
 	cd $(SANITIZED) && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1:detect_stack_use_after_return=1 \
 		UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LBCORE_SANITIZE=1 \
-		$(CURDIR)/$(PY) -m pytest tests/core --capture=sys -p no:cacheprovider --timeout 600 $(ARGS)
+		$(CURDIR)/$(PY) -m pytest tests/core tests/simulation/test_oracle.py tests/simulation/test_bad_input.py --capture=sys -p no:cacheprovider --timeout 600 $(ARGS)
 
 proto: $(GENERATOR)/.installed
 	PATH="$(GENERATOR)/bin:$$PATH" $(GENERATOR)/bin/python -m grpc_tools.protoc -I. \

@@ -8,7 +8,7 @@ import numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lbcore import LeastRequest, Maglev, OutlierDetection, PeakEwma, Random, RoundRobin, SlowStart
+from lbcore import Adaptive, LeastRequest, Maglev, OutlierDetection, PeakEwma, Random, RoundRobin, SlowStart
 from lbcore.simulation import (
     Baseline,
     Bimodal,
@@ -46,6 +46,8 @@ CONTENDERS: list[Contender] = [
     LeastRequest(selection_method="full_scan"),
     LeastRequest(slow_start=SlowStart(0.05)),
     Maglev(table_size=31),
+    Adaptive(),
+    Adaptive(recovery_time=0.05),
     PeakEwma(decay_time=0.05),
     PeakEwma(selection_method="full_scan"),
 ]

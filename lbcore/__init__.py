@@ -57,6 +57,7 @@ from lbcore.stats import (
     PriorityStats,
 )
 from lbcore.subset import Subset, Subsets, SubsetSelector
+from lbcore.subsetting import DeterministicSubsetting, RandomSubsetting
 
 if TYPE_CHECKING:
     from lbcore.source import Source
@@ -74,6 +75,7 @@ __all__ = [
     "ClusterStats",
     "ConfigError",
     "Cookie",
+    "DeterministicSubsetting",
     "Ejected",
     "EjectionCause",
     "Endpoint",
@@ -104,6 +106,7 @@ __all__ = [
     "PriorityStats",
     "QueryParameter",
     "Random",
+    "RandomSubsetting",
     "RegexRewrite",
     "Rendezvous",
     "RequestHash",

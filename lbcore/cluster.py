@@ -20,6 +20,7 @@ from lbcore.policy import Adaptive, Policy
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, ZoneAware
 from lbcore.stats import Availability
 from lbcore.subset import Subset, Subsets, SubsetTable
+from lbcore.subsetting import DeterministicSubsetting, RandomSubsetting, Subsetting, subset_by_priority
 from lbcore.validation import flag, number, refusal, text, whole
 
 __all__ = ["Cluster"]
@@ -45,6 +46,7 @@ class Cluster(Picker):
         circuit_breakers: how much may be under way at once; None: without limit.
         outlier_detection: when endpoints that answer badly, by what `Lease.done` hears, are ejected; None: never.
         subsets: which subsets `subset()` may ask for, by endpoint metadata.
+        subsetting: which of the endpoints this client uses at all, where it is one of many; `endpoints` are then those.
         seed: of every random choice; equal seeds and calls give equal picks.
         clock: called for the time in nanoseconds; None reads CLOCK_MONOTONIC.
 
@@ -70,6 +72,7 @@ class Cluster(Picker):
         "circuit_breakers",
         "local_locality",
         "locality_policy",
+        "subsetting",
     )
 
     def __init__(
@@ -86,6 +89,7 @@ class Cluster(Picker):
         outlier_detection: OutlierDetection | None = None,
         circuit_breakers: CircuitBreakers | None = None,
         subsets: Subsets | None = None,
+        subsetting: Subsetting | None = None,
         seed: int | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -96,6 +100,10 @@ class Cluster(Picker):
             raise InvalidSetting(f"policy {policy!r}: expected one of {names}")
         self.circuit_breakers = _setting(circuit_breakers, CircuitBreakers, "circuit_breakers")
         self.locality_policy = locality_policy
+        self.subsetting = subsetting
+        if subsetting is not None and not isinstance(subsetting, DeterministicSubsetting | RandomSubsetting):
+            what = f"subsetting {subsetting!r}: expected None, a DeterministicSubsetting or a RandomSubsetting"
+            raise InvalidSetting(what)
         self.local_locality = _locality(local_locality)
         self._local_hosts = _local_hosts(locality_policy, self.local_locality)
         self._updating = threading.Lock()
@@ -140,6 +148,9 @@ class Cluster(Picker):
         Returns whether anything changed. Raises `InvalidSetting`; then nothing has changed.
         """
         members = tuple(endpoints)
+        if self.subsetting is not None:
+            _check_members(members)
+            members = subset_by_priority(self.subsetting, members)
         with self._updating:
             weights = self._locality_weights if locality_weights is None else _weights(locality_weights)
             callers = self._local_hosts if local_hosts is None else _LOCAL_HOSTS(local_hosts, "local_hosts")

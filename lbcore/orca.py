@@ -117,7 +117,7 @@ def _json_metrics(content: str) -> dict[str, float]:
         raise InvalidReport(f"load report: expected a JSON object, got {type(values).__name__}")
     metrics: dict[str, float] = {}
     for key, value in values.items():
-        name = _CAMEL[key] if key in _CAMEL else key
+        name = _CAMEL.get(str(key), str(key))
         if isinstance(value, dict):
             metrics.update((f"{name}.{inner}", _number(inner, each)) for inner, each in value.items())
         else:

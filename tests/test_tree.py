@@ -26,7 +26,7 @@ LAYERS = (
     ("errors", "validation", "address", "schema"),
     ("model", "settings", "policy", "fault", "retry", "delivery", "source", "stats", "explanation"),
     ("_core",),
-    ("picker", "subset", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
+    ("picker", "subset", "subsetting", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
     ("membership", "loads", "registration", "findings"),
     ("etcd",),

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from lbcore import Cluster, EjectionCause, Endpoint, NoEndpointAvailable, OutlierDetection, Subsets, SubsetSelector
+from lbcore import (
+    Cluster,
+    EjectionCause,
+    Endpoint,
+    Lease,
+    NoEndpointAvailable,
+    OutlierDetection,
+    RoundRobin,
+    Subsets,
+    SubsetSelector,
+)
 from tests.core.fleets import POLICIES, address, fleet
 from tests.core.outliers import Watched, counts
 
@@ -211,3 +223,50 @@ def test_an_explanation_names_the_ejected_and_their_cause() -> None:
         explanation
     )
     assert out.endpoint not in {each.endpoint for each in explanation.candidates}
+
+
+def test_a_clock_that_fails_does_not_spare_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = False
+    reported: list[object] = []
+
+    def clock() -> int:
+        if fails:
+            raise RuntimeError("no time")
+        return 5_000_000_000
+
+    cluster = Cluster(
+        "timeless",
+        fleet(3),
+        policy=RoundRobin(),  # which does not ask for the time
+        clock=clock,
+        outlier_detection=OutlierDetection(consecutive_5xx=1, max_ejection_percent=50),
+    )
+    lease = cluster.acquire()
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
+    fails = True
+    lease.done(status=500)
+    fails = False
+    assert reported == [RuntimeError]
+    assert [each.endpoint for each in cluster.stats().endpoints if each.ejected] == [lease.endpoint]
+
+
+def test_a_clock_that_finishes_other_requests_ejects_no_more_than_allowed() -> None:
+    held: list[Lease] = []
+
+    def clock() -> int:
+        while held:
+            held.pop().done(status=500)
+        return 5_000_000_000
+
+    cluster = Cluster(
+        "reentrant",
+        fleet(10),
+        policy=RoundRobin(),  # which does not ask for the time
+        clock=clock,
+        outlier_detection=OutlierDetection(consecutive_5xx=1, max_ejection_percent=10),
+    )
+    leases = [cluster.acquire() for _ in range(10)]
+    held += leases[1:]
+    leases[0].done(status=500)
+    assert sum(each.ejected for each in cluster.stats().endpoints) == 1
+    assert cluster.stats().active == 0

@@ -26,6 +26,7 @@ cdef double WORKERS_STEP = 0.01             # of the logarithm, a sample
 cdef double MOST_WORKERS = 256.0
 cdef double RATIO_STEP = 0.2                # of its logarithm: endpoints that differ by less than a tenth share the work
 cdef double SMALLEST_RATIO = 0.01
+cdef double RESOLUTION = 50000.0            # ns; about a round trip on loopback: what differs below it is the caller's own doing
 cdef double LEAST_FLUCTUATION = 0.001       # a thirtieth of a latency, squared: less is no news
 cdef int64_t SHORTEST_REFRESH = 1000000     # ns
 cdef int64_t LONGEST_REFRESH = 100000000    # ns
@@ -248,7 +249,7 @@ cdef void adaptive_learn(AdaptiveFleet* fleet, Slot* slot, const Outcome* outcom
     cdef double met = <double>outcome.met if outcome.met >= 0 else adaptive_queue(fleet, slot, slot.active - 1)
     # What a request leaves behind is distributed as what it met, and known better by its server than by its client.
     cdef double length = 1.0 + (<double>outcome.load.in_flight if told else met) / fleet.workers
-    cdef double latency = max(<double>outcome.latency, 1.0)
+    cdef double latency = max(<double>outcome.latency, RESOLUTION)
     cdef double usual = slot.estimate if slot.samples else fleet.mean
     cdef double residual, weight
     if fleet.mean == 0.0:

@@ -303,3 +303,14 @@ def test_new_endpoints_of_a_fleet_that_reports_are_not_stampeded() -> None:
         cluster.update(fleet(21))
         first += cluster.acquire().endpoint.address == address(20)
     assert first <= 10
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 2, 3)])
+def test_answers_too_quick_to_tell_apart_share_by_weight(weights: tuple[int, ...]) -> None:
+    cluster = cluster_of(6, weights=weights)
+    counts: Counter[int] = Counter()
+    for turn in range(600 * sum(weights)):
+        lease = cluster.acquire()
+        counts[int(lease.endpoint.weight)] += 1
+        lease.done(latency=(turn * 2654435761 % 1000 + 1) * 4e-8)  # 40 ns to 40 us, in no order
+    assert counts == {weight: 600 * weight for weight in weights}

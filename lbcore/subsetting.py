@@ -35,8 +35,8 @@ class DeterministicSubsetting(Checked):
         client_count: how many clients there are.
         subset_size: endpoints that each client uses; those that are over go to nobody in this round.
 
-    Raises `InvalidSetting`. Source: Beyer et al., Site Reliability Engineering, chapter 20; what Twitter's deterministic
-    aperture is for.
+    Raises `InvalidSetting`. Source: Beyer et al., Site Reliability Engineering, chapter 20; Twitter calls its likes a
+    deterministic aperture.
     """
 
     client_index: Annotated[int, Whole(0, UINT32_MAX)]

@@ -15,11 +15,13 @@ from bench.fleet import endpoints, keys
 from bench.floor._floor import Floor
 from bench.loop import Loop
 from lbcore import (
+    Adaptive,
     CircuitBreakers,
     Cluster,
     LeastRequest,
     Maglev,
     OutlierDetection,
+    PeakEwma,
     Policy,
     Random,
     RingHash,
@@ -66,6 +68,8 @@ def paths() -> dict[str, tuple[str, dict[str, object]]]:
             "it.acquire().done()",
             {"it": cluster(LeastRequest(selection_method="full_scan"))},
         ),
+        "peak EWMA acquire, done": ("it.acquire().done()", {"it": cluster(PeakEwma())}),
+        "adaptive acquire, done": ("it.acquire().done()", {"it": cluster(Adaptive())}),
         "with acquire": ("with it.acquire(): pass", {"it": cluster(LeastRequest())}),
         "maglev pick, 16-byte key": ("it.pick(key16)", {"it": cluster(Maglev()), "key16": key}),
         "ring pick, 16-byte key": ("it.pick(key16)", {"it": cluster(RingHash()), "key16": key}),

@@ -52,6 +52,10 @@ cdef int32_t least_request_sample(Selector* base, Draw* draw, uint64_t hash) noe
 
 
 cdef double least_request_score(Selector* base, uint32_t position, int64_t now) noexcept nogil:
+    return least_request_load(base, position, now)
+
+
+cdef inline double least_request_load(Selector* base, uint32_t position, int64_t now) noexcept nogil:
     cdef LeastRequestSelector* selector = <LeastRequestSelector*>base
     cdef Slot* slot = base.slots[position]
     cdef double load = <double>(slot.active + 1)
@@ -65,12 +69,12 @@ cdef double least_request_score(Selector* base, uint32_t position, int64_t now) 
 
 cdef int32_t least_request_sample_scored(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
     cdef uint32_t best = <uint32_t>lb_multiply_high(random_bits(&draw.random), base.count)
-    cdef double best_score = least_request_score(base, best, draw.now)
+    cdef double best_score = least_request_load(base, best, draw.now)
     cdef uint32_t i, candidate
     cdef double score
     for i in range(1, (<LeastRequestSelector*>base).choice_count):
         candidate = <uint32_t>lb_multiply_high(random_bits(&draw.random), base.count)
-        score = least_request_score(base, candidate, draw.now)
+        score = least_request_load(base, candidate, draw.now)
         if score < best_score:
             best = candidate
             best_score = score

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 from lbcore.errors import Mistake
 from lbcore.model import MAX_WEIGHT, Endpoint
 from lbcore.schema import Checked
+from lbcore.subsetting import DeterministicSubsetting
 from lbcore.validation import Number, Seconds, Whole
 
 __all__ = ["Fleet", "Servers"]
@@ -42,8 +42,7 @@ class Fleet(Checked):
     Fields:
         servers: groups of servers that are alike.
         clients: how many; each request comes to one of them at random.
-        subset_size: how many servers each client knows; None: all. All servers are in as many subsets, or one fewer
-            (Google's deterministic subsetting, Site Reliability Engineering, chapter 20).
+        subset_size: how many servers each client knows; None: all. As `DeterministicSubsetting` chooses.
         network_delay: seconds from a client to a server, and again back.
 
     >>> fleet = Fleet(servers=(Servers(count=90), Servers(count=10, speed=0.2)))
@@ -88,16 +87,16 @@ class Fleet(Checked):
             for number, weight in enumerate(weights)
         ]
 
-    def members(self, seed: int) -> list[list[int]]:
+    def members(self) -> list[list[int]]:
         """The servers that each client knows, in the order of its cluster."""
-        count = sum(group.count for group in self.servers)
-        everything = list(range(count))
+        endpoints = self.endpoints()
         if self.subset_size is None:
-            return [everything] * self.clients
+            return [list(range(len(endpoints)))] * self.clients
+        numbers = {endpoint.address: number for number, endpoint in enumerate(endpoints)}
         known = []
-        in_a_round = count // self.subset_size
         for client in range(self.clients):
-            shuffled = random.Random(f"{seed}/{client // in_a_round}").sample(everything, count)
-            first = client % in_a_round * self.subset_size
-            known.append(shuffled[first : first + self.subset_size])
+            subsetting = DeterministicSubsetting(
+                client_index=client, client_count=self.clients, subset_size=self.subset_size
+            )
+            known.append([numbers[endpoint.address] for endpoint in subsetting.choose(endpoints)])
         return known

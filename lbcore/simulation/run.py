@@ -123,7 +123,7 @@ class _Clients:
     ) -> None:
         self._simulation = simulation
         self._endpoints = scenario.fleet.endpoints()
-        self._members = scenario.fleet.members(seed)
+        self._members = scenario.fleet.members()
         seeds = random.Random(f"{seed}/clients")
         self._clusters = [
             Cluster(

@@ -96,7 +96,7 @@ class FleetSimulation:
         self._tries: dict[int, int] = {}
         self._active = [0] * scenario.fleet.clients
         self._retrying = [0] * scenario.fleet.clients
-        self._members = scenario.fleet.members(seed)
+        self._members = scenario.fleet.members()
         self._addresses = {each.address: number for number, each in enumerate(scenario.fleet.endpoints())}
         seeds = random.Random(f"{seed}/clients")
         self._clusters = []

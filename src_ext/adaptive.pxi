@@ -30,6 +30,7 @@ cdef double RESOLUTION = 50000.0            # ns; about a round trip on loopback
 cdef double LEAST_FLUCTUATION = 0.001       # a thirtieth of a latency, squared: less is no news
 cdef int64_t SHORTEST_REFRESH = 1000000     # ns
 cdef int64_t LONGEST_REFRESH = 100000000    # ns
+cdef int64_t REFRESH_EACH = 1000            # ns an endpoint, at least: a refresh takes some hundredths of that
 
 cdef struct AdaptiveFleet:
     Fleet base
@@ -331,6 +332,7 @@ cdef void adaptive_refresh(Fleet* base, int64_t now) noexcept:
         scoreboard_write(board, place, adaptive_load(fleet, slot, slot.active))
     fleet.refreshed_at = now
     base.due = now + max(SHORTEST_REFRESH, min(LONGEST_REFRESH, <int64_t>fleet.mean))
+    base.due = max(base.due, now + REFRESH_EACH * board.blocks * BLOCK)
 
 
 cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:

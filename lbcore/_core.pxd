@@ -108,9 +108,10 @@ cdef struct Slot:
     double faded_estimate
     double mean_latency             # ns
     double mean_length              # by which the queues that they met lengthened them
-    double lately                   # what the last answers say beyond the mean, relative to it
+    double lately                   # what the last answers say beyond the mean, relative to it; of Prequal: the share that failed
     double mean_share               # of its latencies, that the queues which they met explain
     double ratio                    # its latencies without their queues, to the fleet's
+    uint32_t probe                  # its place in the fleet's pool, from 1 (Prequal); whose that is now, the pool knows
     uint64_t introduced             # sends of the fleet, from which on it is taken to be idle if it does not report
 
 # What one pick takes from outside: random state and, where an endpoint is in slow start or the policy asks, the time.

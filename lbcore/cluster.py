@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args
 from lbcore._core import Permit
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
-from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, Locality, WholeByLocality
+from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, LoadReport, Locality, WholeByLocality
 from lbcore.picker import Picker
 from lbcore.policy import Adaptive, Policy
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, ZoneAware
@@ -240,6 +240,27 @@ class Cluster(Picker):
         An address that the cluster has not, or no more, is passed over.
         """
         self._passed_check(address)
+
+    def observe(self, address: str, load: LoadReport, *, latency: float | None = None) -> None:
+        """Takes what a probe has found of an endpoint: what `Prequal` picks by, and what `Adaptive` learns queues from.
+
+        Args:
+            address: which endpoint.
+            load: its report; `rif`, the requests that it has in flight, must be there.
+            latency: seconds that requests take there now, by the server's word or the probe's own; None: what
+                answers to this cluster's requests took on average stands in.
+
+        The other policies ask for no probes, and take no notice. Raises KeyError where the cluster has no such
+        address, ValueError without `rif` and at a latency below 0.0, TypeError at what is no report or no number.
+        """
+        if not isinstance(address, str):
+            raise TypeError(f"address {address!r}: expected a str")
+        if not isinstance(load, LoadReport):
+            raise TypeError(f"load {load!r}: expected a LoadReport")
+        if load.rif is None:
+            raise ValueError(f"load {load!r}: expected rif, the requests that the server has in flight")
+        with self._updating:
+            self._observe(address, load, latency)
 
     def tick(self) -> None:
         """Does the interval work that is due by the clock: sweeps of outlier detection, the end of slow starts,

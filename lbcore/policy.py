@@ -21,6 +21,7 @@ __all__ = [
     "Maglev",
     "PeakEwma",
     "Policy",
+    "Prequal",
     "Random",
     "Rendezvous",
     "RingHash",
@@ -194,6 +195,39 @@ class ClientSideWeightedRoundRobin(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prequal(Checked):
+    """The least latency among endpoints that are not hot, by what probes have found of a few of them.
+
+    Feed it: `Cluster.observe` takes what a probe has found. Use it through
+    `acquire`, by which probes age: `pick` alone takes the same endpoint until the next probe. Choose it where many
+    clients share servers that can answer probes; where requests in flight come with the answers, `Adaptive` needs no
+    probes. A pick is O(pool_size x log endpoints) and reads the clock. Weights count only where too few have been
+    probed.
+
+    Fields:
+        pool_size: probes kept, one an endpoint.
+        max_age: seconds for which a probe is used.
+        probes_per_pick: how many come for each request, from which follows how often one may be used.
+        removals_per_pick: probes dropped for each request, in turn the oldest and the worst.
+        reuse_slack: how much more often a probe may be used than would keep the pool as full as it is.
+        hot_quantile: of the requests in flight that probes found; who has more is hot. 0.0: the fewest in flight are
+            picked, 1.0: the least latency.
+        error_penalty: an endpoint that fails is taken for as many times slower, and as many requests busier, times
+            how much more of its answers fail than the fleet's.
+
+    Raises `InvalidSetting`. Source: "Load is not what you should balance: Introducing Prequal", NSDI 2024.
+    """
+
+    pool_size: Annotated[int, Whole(2, 1024)] = 16
+    max_age: Interval = 1.0
+    probes_per_pick: Annotated[float, Number(0.0)] = 3.0
+    removals_per_pick: Annotated[float, Number(0.0, 1024.0)] = 1.0
+    reuse_slack: Annotated[float, Number(0.0)] = 1.0
+    hot_quantile: Annotated[float, Number(0.0, 1.0)] = 0.84
+    error_penalty: Annotated[float, Number(0.0)] = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RingHash(Checked):
     """Consistent hashing on a ring: the same key goes to the same endpoint, as in Envoy and gRPC.
 
@@ -285,6 +319,7 @@ Policy = (
     | PeakEwma
     | Adaptive
     | ClientSideWeightedRoundRobin
+    | Prequal
     | RingHash
     | Maglev
     | Rendezvous

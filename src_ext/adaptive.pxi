@@ -67,6 +67,7 @@ cdef Fleet* adaptive_fleet(const PolicySettings* settings, uint64_t random) noex
         return NULL
     fleet.base.free = adaptive_fleet_free
     fleet.base.sent = adaptive_sent
+    fleet.base.probed = adaptive_probed
     fleet.base.refresh = adaptive_refresh
     fleet.base.introduce = adaptive_introduce
     fleet.recovery_time = settings.recovery_time
@@ -226,6 +227,14 @@ cdef int64_t adaptive_sent(Slot* slot, int64_t now) noexcept:
         slot.waiting_since = now
     scoreboard_write(fleet.base.board, slot.place, adaptive_load(fleet, slot, slot.active))
     return <int64_t>(met + 0.5)
+
+
+cdef void adaptive_probed(Slot* slot, const Load* load, int64_t latency, int64_t now, uint32_t count) noexcept:
+    """A probe's requests in flight count as an answer's; its latency is no request's."""
+    cdef AdaptiveFleet* fleet = <AdaptiveFleet*>slot.totals.fleet
+    slot.reported = <double>load.in_flight
+    slot.reported_at = now
+    scoreboard_write(fleet.base.board, slot.place, adaptive_load(fleet, slot, slot.active))
 
 
 cdef void adaptive_observe(Slot* slot, const Outcome* outcome) noexcept:

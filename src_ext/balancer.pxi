@@ -411,6 +411,17 @@ cdef class Balancer:
         if owner is not None and owner.slot.flags & EJECTED:
             return_by_check(owner.slot, read_clock(self))
 
+    def _observe(self, str address, load, latency):
+        """What a probe has found, to the policy if it asks for it. KeyError where there is no such endpoint."""
+        cdef Load report
+        cdef int64_t taken = -1 if latency is None else latency_ns(latency)
+        cdef int64_t now = read_clock(self)
+        cdef SlotOwner owner
+        load_read(&report, load, self.utilization_metrics)
+        owner = self.owners[address]
+        if self.fleet != NULL and self.fleet.probed != NULL:
+            self.fleet.probed(owner.slot, &report, taken, now, <uint32_t>len(self.owners))
+
     def _sweep(self):
         """Outlier detection's interval work, if it is due."""
         cdef int64_t now

@@ -13,6 +13,9 @@ cdef int policy_learn(const PolicySettings* settings, Totals* totals, uint64_t r
     elif settings.kind == CLIENT_SIDE_WEIGHTED_ROUND_ROBIN:
         totals.fleet = weighted_fleet(settings)
         totals.observe_load = weighted_observe
+    elif settings.kind == PREQUAL:
+        totals.fleet = prequal_fleet(settings, random)
+        totals.observe_load = prequal_observe
     else:
         return 0
     if totals.fleet == NULL:
@@ -38,6 +41,8 @@ cdef Selector* policy_compile(const PolicySettings* settings, Group* group, uint
         selector = adaptive_new(group, random)
     elif settings.kind == CLIENT_SIDE_WEIGHTED_ROUND_ROBIN:
         selector = weighted_new(group, settings, random)
+    elif settings.kind == PREQUAL:
+        selector = prequal_new(group)
     elif settings.kind == RING_HASH and settings.ketama:
         selector = ketama_new(group)
     elif settings.kind == RING_HASH:

@@ -8,6 +8,7 @@ cdef enum PolicyKind:
     PEAK_EWMA
     ADAPTIVE
     CLIENT_SIDE_WEIGHTED_ROUND_ROBIN
+    PREQUAL
     RING_HASH
     MAGLEV
     RENDEZVOUS
@@ -31,6 +32,12 @@ cdef struct PolicySettings:
     int64_t weight_expiration_period    # ns
     int64_t weight_update_period        # ns
     double error_utilization_penalty
+    uint32_t pool_size      # probes
+    int64_t max_age         # ns
+    double probes_per_pick
+    double removals_per_pick
+    double reuse_slack
+    double hot_quantile     # 0 to 1
     uint64_t minimum_ring_size
     uint64_t maximum_ring_size
     bint murmur
@@ -72,6 +79,15 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
         settings.weight_expiration_period = <int64_t>(policy.weight_expiration_period * 1e9)
         settings.weight_update_period = <int64_t>(policy.weight_update_period * 1e9)
         settings.error_utilization_penalty = policy.error_utilization_penalty
+    elif name == "Prequal":
+        settings.kind = PREQUAL
+        settings.pool_size = policy.pool_size
+        settings.max_age = <int64_t>(policy.max_age * 1e9)
+        settings.probes_per_pick = policy.probes_per_pick
+        settings.removals_per_pick = policy.removals_per_pick
+        settings.reuse_slack = policy.reuse_slack
+        settings.hot_quantile = policy.hot_quantile
+        settings.error_penalty = policy.error_penalty
     elif name == "RingHash":
         settings.kind = RING_HASH
         settings.minimum_ring_size = policy.minimum_ring_size

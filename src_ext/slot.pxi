@@ -9,11 +9,13 @@ from libc.string cimport memset
 
 ctypedef int64_t (*SentFunction)(Slot*, int64_t) noexcept
 ctypedef void (*RefreshFunction)(Fleet*, int64_t) noexcept
+ctypedef void (*ProbedFunction)(Slot*, const Load*, int64_t, int64_t, uint32_t) noexcept
 ctypedef void (*IntroduceFunction)(Fleet*, Slot*, uint32_t) noexcept
 
 # What a load-aware policy has learned of all endpoints together; each policy's struct begins with one.
 cdef struct Fleet:
     SentFunction sent       # told of a request counted in; NULL where nobody needs to be
+    ProbedFunction probed   # told of a probe: its report, latency (ns or -1), now, endpoints; NULL where nobody needs to be
     RefreshFunction refresh # NULL where nothing changes with time alone
     int64_t due             # ns; when to refresh next
     void (*free)(Fleet*) noexcept nogil
@@ -52,6 +54,7 @@ cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
     slot.factor = 1.0
     slot.waiting_since = now
     slot.introduced = 0
+    slot.probe = 0
 
 
 cdef inline void slot_release(Slot* slot) noexcept:

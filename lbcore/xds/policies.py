@@ -34,6 +34,7 @@ from lbcore.policy import (
     Maglev,
     PeakEwma,
     Policy,
+    Prequal,
     Random,
     Rendezvous,
     RingHash,
@@ -81,7 +82,7 @@ def grpc_policy(service: ServiceSnapshot) -> cluster_pb2.LoadBalancingPolicy:
             nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(policy.choice_count))]
         case ClientSideWeightedRoundRobin():
             nearest = [_client_side_weights(policy)]
-        case PeakEwma() | Adaptive():
+        case PeakEwma() | Adaptive() | Prequal():
             nearest = [least_request_pb2.LeastRequest(choice_count=_uint32(_least_request(policy).choice_count))]
         case Random() | RoundRobin():
             nearest = []
@@ -110,7 +111,7 @@ def _envoy_message(policy: Policy, by_locality: common_pb2.LocalityLbConfig | No
             )
         case ClientSideWeightedRoundRobin():
             message = _client_side_weights(policy)
-        case PeakEwma() | Adaptive():
+        case PeakEwma() | Adaptive() | Prequal():
             message = _envoy_message(_least_request(policy), by_locality, locality_weighted)
         case RingHash():
             message = ring_hash_pb2.RingHash(
@@ -145,14 +146,16 @@ def _client_side_weights(policy: ClientSideWeightedRoundRobin) -> Message:
     return message
 
 
-def _least_request(policy: PeakEwma | Adaptive) -> LeastRequest:
-    """What comes nearest where nobody measures latencies."""
+def _least_request(policy: PeakEwma | Adaptive | Prequal) -> LeastRequest:
+    """What comes nearest where nobody measures latencies or probes."""
     if isinstance(policy, PeakEwma):
         return LeastRequest(
             choice_count=policy.choice_count,
             selection_method=policy.selection_method,
             slow_start=policy.slow_start,
         )
+    if isinstance(policy, Prequal):
+        return LeastRequest()
     return LeastRequest(selection_method="full_scan", slow_start=policy.slow_start)
 
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lbcore import Adaptive, Endpoint, Jump, LeastRequest, Maglev, PeakEwma, Random, Rendezvous, RingHash, RoundRobin
+from lbcore import (
+    Adaptive,
+    Endpoint,
+    Jump,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Prequal,
+    Random,
+    Rendezvous,
+    RingHash,
+    RoundRobin,
+)
 from lbcore.policy import Policy
 
 FULL_SCAN = LeastRequest(selection_method="full_scan")
@@ -16,6 +28,7 @@ POLICIES: dict[str, Policy] = {
     "peak_ewma": PeakEwma(),
     "peak_ewma_full_scan": PeakEwma(selection_method="full_scan"),
     "adaptive": Adaptive(),
+    "prequal": Prequal(),
     "ring_hash": RingHash(),
     "maglev": Maglev(table_size=1021),
     "rendezvous": Rendezvous(),
@@ -27,6 +40,7 @@ BY_LOAD = (
     "least_request_full_scan",
     "peak_ewma",
     "peak_ewma_full_scan",
+    "prequal",
 )  # a pick is no share of a weight
 NOT_HASHING = tuple(name for name in POLICIES if name not in HASHING)
 

@@ -24,6 +24,7 @@ from lbcore.policy import (
     Maglev,
     PeakEwma,
     Policy,
+    Prequal,
     Random,
     Rendezvous,
     RingHash,
@@ -88,9 +89,8 @@ def test_a_cluster_has_its_endpoints_by_eds_from_the_same_stream(cluster: Any) -
 @pytest.mark.parametrize("locality_weights", [{}, {Locality("eu"): 3}])
 def test_every_policy_has_a_form_for_either_client(kind: Any, locality_weights: Any) -> None:
     (for_envoy,) = policies(envoy(kind(), locality_weights=locality_weights))
-    nearest = {Rendezvous: Maglev, Jump: Maglev, PeakEwma: LeastRequest, Adaptive: LeastRequest}.get(
-        kind, kind
-    )  # Envoy has none of these
+    by_load = dict.fromkeys((PeakEwma, Adaptive, Prequal), LeastRequest)
+    nearest = {Rendezvous: Maglev, Jump: Maglev, **by_load}.get(kind, kind)  # Envoy has none of these
     assert for_envoy["@type"].endswith(f".v3.{nearest.__name__}")
     assert kinds(policies(grpc(kind(), locality_weights=locality_weights)))[-1] == "round_robin"
 

@@ -396,7 +396,7 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
         ratio = exp(rint(log(max(ratio, SMALLEST_RATIO)) / RATIO_STEP) * RATIO_STEP)
         # Answers agree a little by chance already, because they are compared with one mean of `memory` samples.
         fluctuation = fleet.fluctuation + LEAST_FLUCTUATION
-        if fleet.agreement > 2.0 / fleet.memory * fluctuation:
+        if fleet.agreement > 2.0 / fleet.memory * fluctuation and now - slot.estimated_at < fleet.recovery_time:
             ratio *= 1.0 + min(1.0, fleet.agreement / fluctuation - 2.0 / fleet.memory) * (
                 slot.lately * slot.faded_samples / slot.samples
             )
@@ -412,9 +412,12 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
 
 cdef inline void adaptive_forget_report(AdaptiveFleet* fleet, Slot* slot, double kept) noexcept:
     """A queue longer than the others', and nobody has looked since it was reported: it becomes theirs with time."""
-    cdef double others
-    if slot.active or fleet.reporting < 2:
+    cdef double others = 0.0
+    if slot.active:
         return
-    others = (fleet.reported - slot.reported) / (fleet.reporting - 1)
+    if fleet.reporting > 1:
+        others = (fleet.reported - slot.reported) / (fleet.reporting - 1)
     if slot.reported > others:
         slot.reported = others + (slot.reported - others) * kept
+        if slot.reported < others + 0.5:
+            slot.reported = others      # less than half a request is none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -314,3 +315,17 @@ def test_answers_too_quick_to_tell_apart_share_by_weight(weights: tuple[int, ...
         counts[int(lease.endpoint.weight)] += 1
         lease.done(latency=(turn * 2654435761 % 1000 + 1) * 4e-8)  # 40 ns to 40 us, in no order
     assert counts == {weight: 600 * weight for weight in weights}
+
+
+def test_the_only_endpoint_that_reports_is_used_again_after_a_busy_moment() -> None:
+    clock = VirtualClock()
+    cluster = Cluster("mixed", fleet(2), policy=Adaptive(), seed=7, clock=clock)
+    random = Random(1)
+    lease_of(cluster, address(0)).done(latency=0.05, load=LoadReport(rif=5))
+    counts: Counter[str] = Counter()
+    for _ in range(2000):
+        lease = cluster.acquire()
+        counts[lease.endpoint.address] += 1
+        clock.advance(random.expovariate(20.0))
+        lease.done()
+    assert counts[address(0)] > 600

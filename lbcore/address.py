@@ -7,7 +7,7 @@ import socket
 
 from lbcore.validation import refusal, text
 
-__all__ = ["canonical_address", "hostname", "is_hostname", "split_address"]
+__all__ = ["canonical_address", "grpc_target", "hostname", "is_hostname", "split_address"]
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
@@ -62,6 +62,18 @@ def split_address(address: str) -> tuple[str, int | None]:
         return address[len("unix:") :], None
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def grpc_target(address: str) -> str:
+    """How gRPC names it.
+
+    >>> grpc_target("[::1]:50051"), grpc_target("localhost:50051")
+    ('ipv6:[::1]:50051', 'dns:///localhost:50051')
+    """
+    if address.startswith("unix:"):
+        return address
+    scheme = "dns:///" if is_hostname(address) else "ipv6:" if ":" in split_address(address)[0] else "ipv4:"
+    return f"{scheme}{address}"
 
 
 def _unix(address: str, field: str) -> str:

@@ -198,7 +198,7 @@ class ClientSideWeightedRoundRobin(Checked):
 class Prequal(Checked):
     """The least latency among endpoints that are not hot, by what probes have found of a few of them.
 
-    Feed it: `Cluster.observe` takes what a probe has found. Use it through
+    Feed it: `Cluster.observe` takes what a probe has found, `lbcore.health.prober.Prober` sends them. Use it through
     `acquire`, by which probes age: `pick` alone takes the same endpoint until the next probe. Choose it where many
     clients share servers that can answer probes; where requests in flight come with the answers, `Adaptive` needs no
     probes. A pick is O(pool_size x log endpoints) and reads the clock. Weights count only where too few have been

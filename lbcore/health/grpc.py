@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
-from lbcore.address import is_hostname, split_address
+from lbcore.address import grpc_target
 from lbcore.errors import InvalidSetting
 from lbcore.health.outcome import Cause, Outcome
 from lbcore.model import Endpoint
@@ -107,7 +107,7 @@ class GrpcProbe:
     def _channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
         channel = self._channels.get(endpoint.address)
         if channel is None:
-            target, options = _target(endpoint.address), self._options
+            target, options = grpc_target(endpoint.address), self._options
             if self._credentials is None:
                 channel = grpc.aio.insecure_channel(target, options)
             else:
@@ -125,13 +125,6 @@ class GrpcProbe:
         # A broken connection and an answer UNAVAILABLE look alike but for what has become of the connection.
         lost = code is grpc.StatusCode.UNAVAILABLE and channel.get_state() is not grpc.ChannelConnectivity.READY
         return Outcome(Cause.NETWORK if lost else Cause.ACTIVE, f"{code.name}: {details}" if details else code.name)
-
-
-def _target(address: str) -> str:
-    if address.startswith("unix:"):
-        return address
-    scheme = "dns:///" if is_hostname(address) else "ipv6:" if ":" in split_address(address)[0] else "ipv4:"
-    return f"{scheme}{address}"
 
 
 def _name_of(status: int) -> str:

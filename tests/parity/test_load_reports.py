@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from lbcore.delivery import XdsDelivery
@@ -32,12 +33,30 @@ def test_envoy_reports_requests_and_errors(
     web = ServiceSnapshot(name="web", endpoints=(Endpoint(address, locality=EU),))
     control_plane.publish(web, listeners=[listener])
     with HttpClient(listening(start_envoy(bootstrap(control_plane, "DELTA_GRPC")))) as client:
+        before = until_reports_come(control_plane, client)
         for _ in range(20):
             client.get()
         backends.behave(address, status=503)
         for _ in range(5):
             client.get()
-        wait_until(lambda: control_plane.reported("web", EU) == (20, 5), "20 successes and 5 errors", 10)
+        expected = (before + 20, 5)
+        wait_until(lambda: control_plane.reported("web", EU) == expected, "20 successes and 5 errors more", 20)
+
+
+def until_reports_come(control_plane: ControlPlane, client: HttpClient) -> int:
+    """Sends requests until Envoy reports them, as it does once it is asked to; returns how many it has reported."""
+
+    def a_request_is_reported() -> bool:
+        client.get()
+        time.sleep(0.1)
+        return control_plane.reported("web", EU)[0] > 0
+
+    wait_until(a_request_is_reported, "a first report", 20)
+    counted = -1
+    while counted != control_plane.reported("web", EU)[0]:
+        counted = control_plane.reported("web", EU)[0]
+        time.sleep(2.5)  # more than two intervals: what was still to be reported has been
+    return counted
 
 
 def test_a_grpc_client_reports_requests(control_plane: ControlPlane, call_as: Callable[..., Caller]) -> None:

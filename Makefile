@@ -84,7 +84,7 @@ programs:
 	@for program in dnsmasq:dnsmasq-base etcd:etcd-server; do \
 		PATH="$$PATH:/usr/sbin" command -v $${program%:*} >/dev/null \
 			|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${program#*:}; } >/dev/null 2>&1 \
-			|| echo "$${program%:*} is not there and cannot be installed: the tests that need it will fail"; \
+			|| echo "$${program%:*} is not there and cannot be installed: the tests that need it are skipped"; \
 	done
 
 build: $(VENV)/.built

@@ -28,7 +28,7 @@ class NameServer:
     def __init__(self, folder: Path, *options: str) -> None:
         program = shutil.which("dnsmasq", path=_PLACES)
         if program is None:
-            pytest.fail("dnsmasq is not installed: apt-get install dnsmasq-base")
+            pytest.skip("no dnsmasq here: make programs installs it as root")
         self._program = program
         self._folder = folder
         self._options: Sequence[str] = options

@@ -11,6 +11,9 @@ cdef struct Attempt:
     double work             # ns left at speed 1, when resumed
     Slot* slot              # the client's count of it; NULL once it has let go, and for the baselines
     int64_t met             # requests that the client thought the server to have
+    int64_t reached         # ns; when it came to the server
+    uint32_t found          # requests in flight there
+    int64_t latency         # ns; what a probe says of the server, -1 where it says nothing
     Load load               # of the server when it answered
     uint32_t request
     uint32_t client

@@ -9,6 +9,8 @@ cdef enum EventKind:                # in this order at one time
     ANSWERED
     TIMED_OUT
     REACHED
+    PROBE_REACHED
+    PROBED
 
 cdef struct SimulatedClient:
     uint32_t* servers               # by member of its cluster
@@ -53,7 +55,7 @@ cdef class Simulation:
     cdef int baseline
     cdef int64_t network_delay      # one way
     cdef int64_t measured_from, measured_until
-    cdef uint64_t tie_random, fault_random, report_random
+    cdef uint64_t tie_random, fault_random, report_random, probe_random
     cdef bint reporting
     cdef double report_loss         # 0 to 1
     cdef double report_window       # ns
@@ -61,6 +63,9 @@ cdef class Simulation:
     cdef double retry_budget        # 0 to 1, of the client's active requests
     cdef uint32_t retry_concurrency
     cdef int64_t retry_timeout      # of one attempt; 0: none
+    cdef uint32_t probes            # beside each attempt of a client that picks by them
+    cdef uint64_t probes_sent
+    cdef RecentAnswers* recent      # by server; NULL without probes
     cdef uint64_t finished
     cdef readonly Records records
 
@@ -103,6 +108,7 @@ cdef class Simulation:
         self.tie_random = random_stream(seed, 4)
         self.fault_random = random_stream(seed, 5)
         self.report_random = random_stream(seed, 6)
+        self.probe_random = random_stream(seed, 7)
         self.records = Records(requests)
 
     def __dealloc__(self):
@@ -118,6 +124,7 @@ cdef class Simulation:
         free(self.clients)
         free(self.servers)
         free(self.served)
+        free(self.recent)
         free(self.events.events)
 
     def set_arrivals(self, double interval, int kind, double mean, double shape, double factor):
@@ -153,6 +160,16 @@ cdef class Simulation:
         self.reporting = True
         self.report_loss = loss
         self.report_window = window
+
+    def set_probes(self, count):
+        """Before the first run: how many probes clients that pick by them send beside each attempt."""
+        if not 0 <= count <= MOST_PROBES:
+            raise ValueError(f"count {count}: expected 0 to {MOST_PROBES}")
+        if count and self.recent == NULL:
+            self.recent = <RecentAnswers*>calloc(self.server_count, sizeof(RecentAnswers))
+            if self.recent == NULL:
+                raise MemoryError("no memory for a simulation's probes")
+        self.probes = count
 
     def set_retries(self, uint32_t limit, int64_t timeout, double budget, uint32_t concurrency):
         self.retry_limit = limit
@@ -299,6 +316,8 @@ cdef class Simulation:
         self.happens_after(self.network_delay, REACHED, index)
         if self.retry_timeout:
             self.happens_after(self.retry_timeout, TIMED_OUT, index)
+        if self.probes and slot != NULL:
+            send_probes(self, client)
         return 0
 
     cdef uint32_t choose_by_policy(self, uint32_t client, uint64_t key, Slot** slot, int64_t* met) except? 0:
@@ -331,10 +350,17 @@ cdef class Simulation:
         elif kind == TIMED_OUT:
             if attempt.waited_for and (event.order & (<uint64_t>1 << KIND_BITS) - 1) == attempt.serial:
                 self.give_up(index)
+        elif kind == PROBE_REACHED:
+            answer_probe(self, index)
+        elif kind == PROBED:
+            take_probe(self, index)
         return 0
 
     cdef int reach(self, uint32_t index) except -1:
-        cdef SimulatedServer* server = &self.servers[self.attempts[index].server]
+        cdef Attempt* attempt = &self.attempts[index]
+        cdef SimulatedServer* server = &self.servers[attempt.server]
+        attempt.reached = self.clock.now
+        attempt.found = server_in_flight(server)
         if server.busy < server.workers:
             return self.start(server, index)
         server_enqueue(server, self.attempts, index)
@@ -366,6 +392,8 @@ cdef class Simulation:
         cdef SimulatedServer* server = &self.servers[attempt.server]
         self.account(server)
         server_let_go(server, self.attempts, index)
+        if self.recent != NULL:
+            answers_note(&self.recent[attempt.server], attempt, self.clock.now)
         if self.reporting:
             server.completion_rate += 1e9 / self.report_window
             if attempt.failed:

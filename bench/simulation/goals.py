@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lbcore import Adaptive, LeastRequest, PeakEwma
+from lbcore import Adaptive, LeastRequest, PeakEwma, Prequal
 from lbcore.policy import Policy
 from lbcore.simulation import (
     Burst,
@@ -41,6 +41,7 @@ P2C = LeastRequest()
 FULL_SCAN = LeastRequest(selection_method="full_scan")
 PEAK = PeakEwma()
 PEAK_SCAN = PeakEwma(selection_method="full_scan")
+PREQUAL = Prequal()
 OTHERS: tuple[Policy, ...] = (P2C, FULL_SCAN, PEAK, PEAK_SCAN)
 
 # (outcomes of one seed by contender's name, the subject's name) -> the figure
@@ -107,12 +108,13 @@ def fleet(
     events: tuple[Event, ...] = (),
     requests: int = 250_000,
     reports: bool = False,
+    probes: int = 0,
     **fields: Any,
 ) -> Scenario:
     subset_size = fields.pop("subset_size", None)
     return Scenario(
         fleet=Fleet(servers=servers, clients=clients, subset_size=subset_size),
-        traffic=Traffic(load=load, service_time=service_time, requests=requests),
+        traffic=Traffic(load=load, service_time=service_time, requests=requests, probes=probes),
         events=events,
         reports=Reports() if reports else None,
         **fields,
@@ -179,10 +181,11 @@ def many_clients() -> Iterator[Goal]:
     ):
         develop = scenario is twenty or scenario is slow
         yield Goal(f"20 clients, no reports, {name}", scenario, "p99 / best other", over_the_best, 1.0, develop, OTHERS)
-    hundred = fleet(90.0, clients=100, reports=True)
-    yield Goal("100 clients, reports, 90 %", hundred, "p99 / JSQ", jsq, 2.2)
-    hundred_slow = fleet(90.0, TENTH_SLOW, clients=100, reports=True)
-    yield Goal("100 clients, reports, a tenth 5x slower, 90 %", hundred_slow, "p99 / JSQ", jsq, 2.2)
+    for name, servers in (("90 %", EVEN), ("a tenth 5x slower, 90 %", TENTH_SLOW)):
+        hundred = fleet(90.0, servers, clients=100, reports=True, probes=3)
+        yield Goal(f"100 clients, reports, {name}", hundred, "p99 / JSQ", jsq, 2.2, others=(P2C, PREQUAL))
+        name = f"100 clients, reports, {name}, beside probes"
+        yield Goal(name, hundred, "p99 / Prequal", over("prequal"), 1.0, others=(P2C, PREQUAL))
 
 
 def what_goes_wrong() -> Iterator[Goal]:

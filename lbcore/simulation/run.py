@@ -97,6 +97,7 @@ def _simulation(scenario: Scenario, contender: Contender, seed: int) -> Simulati
     simulation.set_arrivals(scenario.interval * 1e9, *native_form(scenario.traffic.service_time))
     after, until = scenario.window
     simulation.set_measured(round(after * 1e9), None if until is None else round(until * 1e9))
+    simulation.set_probes(scenario.traffic.probes)
     if reports := scenario.reports:
         simulation.set_reports(reports.loss / 100.0, reports.window * 1e9)
     if retries := scenario.retries:

@@ -14,6 +14,7 @@ from lbcore.validation import Interval, Number, Percent, Seconds, Uint32, Whole
 __all__ = ["Measured", "Reports", "Retries", "Traffic"]
 
 MAX_REQUESTS = 100_000_000
+MAX_PROBES = 16
 EXPONENTIAL = Exponential()
 
 
@@ -26,11 +27,14 @@ class Traffic(Checked):
             without end.
         service_time: how much work each is.
         requests: how many come in all.
+        probes: how many probes a client of policy `Prequal` sends beside each attempt, to servers of its own at random;
+            they bring requests in flight and the median of recent latencies. Clients of other policies send none.
     """
 
     load: Annotated[float, Number(0.0, 1000.0, above=True)]
     service_time: ServiceTime = EXPONENTIAL
     requests: Annotated[int, Whole(1, MAX_REQUESTS)] = 400_000
+    probes: Annotated[int, Whole(0, MAX_PROBES)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

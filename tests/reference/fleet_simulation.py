@@ -10,15 +10,17 @@ import heapq
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import median_low
 
-from lbcore import Cluster, Lease, LoadReport, NoEndpointAvailable, VirtualClock
+from lbcore import Cluster, Lease, LoadReport, NoEndpointAvailable, Prequal, VirtualClock
 from lbcore.simulation import Baseline, Burst, Event, FailFast, Join, Leave, Pause, Scenario
 from lbcore.simulation.run import Contender
 from tests.reference.workload import Request, Stream, Workload
 
 SECOND = 1_000_000_000
 # At one time events happen in this order; a change of the fleet before all of them, an arrival after.
-SERVED, ANSWERED, TIMED_OUT, REACHED = range(4)
+SERVED, ANSWERED, TIMED_OUT, REACHED, PROBE_REACHED, PROBED = range(6)
+REMEMBERED, ENOUGH = 128, 8
 
 
 @dataclass(eq=False)
@@ -35,6 +37,18 @@ class Attempt:
     resumed: int = 0
     version: int = 0
     report: int = 0  # requests in flight at the server when it answered
+    reached: int = 0
+    found: int = 0  # requests in flight at the server when it came there
+
+
+@dataclass(eq=False)
+class Probe:
+    serial: int
+    client: int
+    server: int
+    version: int = 0
+    in_flight: int = 0
+    latency: int = -1
 
 
 @dataclass
@@ -48,6 +62,20 @@ class Server:
     outstanding: int = 0
     failing: float = 0.0
     failure_work: float = 0.0
+    # When, requests found, latency; ns.
+    answers: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.served) + len(self.queue)
+
+    def estimate(self, now: int) -> int:
+        """The median latency of the answers whose requests found nearly as many in flight as there are."""
+        recent = [(abs(found - self.in_flight), taken) for at, found, taken in self.answers if now - at <= SECOND]
+        if not recent:
+            return -1 if self.in_flight else 0
+        farthest = sorted(distance for distance, _ in recent)[:ENOUGH][-1]
+        return median_low(taken for distance, taken in recent if distance <= farthest)
 
     @property
     def speed(self) -> float:
@@ -90,8 +118,10 @@ class FleetSimulation:
             for number, (workers, speed) in enumerate(zip(scenario.fleet.workers, scenario.fleet.speeds, strict=True))
         ]
         self._workload = Workload(scenario, seed, self.start)
-        self._ties, self._faults, self._reports = (Stream(seed, number) for number in (4, 5, 6))
-        self._events: list[tuple[int, int, int, int, Attempt]] = []
+        self._ties, self._faults, self._reports, self._probes = (Stream(seed, number) for number in (4, 5, 6, 7))
+        self._probing = scenario.traffic.probes if isinstance(contender, Prequal) else 0
+        self._probes_sent = 0
+        self._events: list[tuple[int, int, int, int, Attempt | Probe]] = []
         self._arrived: dict[int, int] = {}
         self._tries: dict[int, int] = {}
         self._active = [0] * scenario.fleet.clients
@@ -133,7 +163,10 @@ class FleetSimulation:
                 tick += SECOND
             elif what == 2:
                 _, kind, _, version, attempt = heapq.heappop(self._events)
-                self._happen(kind, version, attempt)
+                if isinstance(attempt, Probe):
+                    self._happen_to_probe(kind, attempt)
+                else:
+                    self._happen(kind, version, attempt)
             else:
                 self._arrive()
         return [self.endings[number] for number in range(len(self.endings))]
@@ -215,6 +248,29 @@ class FleetSimulation:
         self._later(round(self.scenario.fleet.network_delay * 1e9), REACHED, attempt)
         if self.scenario.retries is not None and self.scenario.retries.per_try_timeout:
             self._later(round(self.scenario.retries.per_try_timeout * 1e9), TIMED_OUT, attempt)
+        self._send_probes(request.client)
+
+    def _send_probes(self, client: int) -> None:
+        known = [number for number in self._members[client] if self.servers[number].present]
+        count = min(self._probing, len(known))
+        drawn: list[int] = []
+        for last in range(len(known) - count, len(known)):
+            place = self._probes.below(last + 1)
+            drawn.append(last if place in drawn else place)
+            probe = Probe(self._probes_sent, client, known[drawn[-1]])
+            self._probes_sent += 1
+            self._later(round(self.scenario.fleet.network_delay * 1e9), PROBE_REACHED, probe)
+
+    def _happen_to_probe(self, kind: int, probe: Probe) -> None:
+        server = self.servers[probe.server]
+        if kind == PROBED:
+            latency = None if probe.latency < 0 else (probe.latency + 0.5) / 1e9  # half a nanosecond: none is lost
+            address = self.scenario.fleet.endpoints()[probe.server].address
+            with contextlib.suppress(KeyError):
+                self._clusters[probe.client].observe(address, LoadReport(rif=probe.in_flight), latency=latency)
+        elif server.speed > 0.0:
+            probe.in_flight, probe.latency = server.in_flight, server.estimate(self.clock.now)
+            self._later(round(self.scenario.fleet.network_delay * 1e9), PROBED, probe)
 
     def _choose(self) -> int:
         def cost(server: Server) -> tuple[float, int]:
@@ -234,12 +290,13 @@ class FleetSimulation:
                     best = number
         return best
 
-    def _later(self, delay: int, kind: int, attempt: Attempt) -> None:
+    def _later(self, delay: int, kind: int, attempt: Attempt | Probe) -> None:
         heapq.heappush(self._events, (self.clock.now + delay, kind, attempt.serial, attempt.version, attempt))
 
     def _happen(self, kind: int, version: int, attempt: Attempt) -> None:
         server = self.servers[attempt.server]
         if kind == REACHED:
+            attempt.reached, attempt.found = self.clock.now, server.in_flight
             if len(server.served) < server.workers:
                 self._start(server, attempt)
             else:
@@ -267,7 +324,8 @@ class FleetSimulation:
 
     def _leave(self, server: Server, attempt: Attempt) -> None:
         server.served.remove(attempt)
-        attempt.report = len(server.served) + len(server.queue)
+        attempt.report = server.in_flight
+        server.answers.append((self.clock.now, attempt.found, self.clock.now - attempt.reached))
         self._later(round(self.scenario.fleet.network_delay * 1e9), ANSWERED, attempt)
         if server.queue:
             self._start(server, server.queue.popleft())

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lbcore import Cluster, Endpoint, RoundRobin, VirtualClock
+from lbcore import Adaptive, Cluster, Endpoint, Prequal, RoundRobin, VirtualClock
 from lbcore._core import Simulation
+from lbcore.policy import Policy
 from lbcore.simulation import Baseline, Exponential, FailFast, Fleet, Pareto, Scenario, Servers, Traffic, run_once
 
+DEFAULT = Adaptive()
 REFUSALS = (ValueError, TypeError, IndexError, OverflowError, RuntimeError, AttributeError)
 
 
@@ -23,8 +25,8 @@ def simulation(**changed: Any) -> Simulation:
     return Simulation(VirtualClock(), **(given | changed))
 
 
-def cluster() -> Cluster:
-    return Cluster("two", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")])
+def cluster(policy: Policy = DEFAULT) -> Cluster:
+    return Cluster("two", [Endpoint("10.0.0.1:80"), Endpoint("10.0.0.2:80")], policy=policy)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,7 @@ calls = st.one_of(
     st.tuples(st.just("set_interval"), st.tuples(numbers)),
     st.tuples(st.just("set_measured"), st.tuples(numbers, numbers)),
     st.tuples(st.just("set_reports"), st.tuples(numbers, numbers)),
+    st.tuples(st.just("set_probes"), st.tuples(numbers)),
     st.tuples(st.just("set_retries"), st.tuples(st.integers(-1, 3), numbers, numbers, numbers)),
     st.tuples(st.just("set_client"), st.tuples(numbers, st.just(None), st.lists(numbers, max_size=3))),
     st.tuples(st.just("set_present"), st.tuples(numbers, numbers)),
@@ -83,12 +86,14 @@ calls = st.one_of(
 
 
 @settings(max_examples=150, deadline=None)
-@given(baseline=st.booleans(), called=st.lists(calls, max_size=12))
-def test_any_values_are_refused_or_do_no_harm(baseline: bool, called: list[tuple[str, tuple[Any, ...]]]) -> None:
+@given(baseline=st.booleans(), policy=st.sampled_from([RoundRobin(), Prequal()]), called=st.lists(calls, max_size=12))
+def test_any_values_are_refused_or_do_no_harm(
+    baseline: bool, policy: Policy, called: list[tuple[str, tuple[Any, ...]]]
+) -> None:
     made = simulation(baseline=int(baseline))
     made.set_arrivals(1e6, 0, 1e6, 0.0, 0.0)
     for client in range(2):
-        made.set_client(client, cluster(), [0, 1])
+        made.set_client(client, cluster(policy), [0, 1])
     for name, arguments in called:
         with contextlib.suppress(*REFUSALS):
             getattr(made, name)(*arguments)

@@ -8,7 +8,7 @@ import numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lbcore import Adaptive, LeastRequest, Maglev, OutlierDetection, PeakEwma, Random, RoundRobin, SlowStart
+from lbcore import Adaptive, LeastRequest, Maglev, OutlierDetection, PeakEwma, Prequal, Random, RoundRobin, SlowStart
 from lbcore.simulation import (
     Baseline,
     Bimodal,
@@ -50,6 +50,8 @@ CONTENDERS: list[Contender] = [
     Adaptive(recovery_time=0.05),
     PeakEwma(decay_time=0.05),
     PeakEwma(selection_method="full_scan"),
+    Prequal(),
+    Prequal(pool_size=2, max_age=0.02),
 ]
 service_times = st.one_of(
     st.builds(Exponential),
@@ -105,7 +107,12 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         subset_size=draw(st.none() | st.integers(1, count)),
         network_delay=draw(st.sampled_from([0.0, 0.00025, 0.01])),
     )
-    traffic = Traffic(load=draw(st.floats(20.0, 150.0)), service_time=draw(service_times), requests=REQUESTS)
+    traffic = Traffic(
+        load=draw(st.floats(20.0, 150.0)),
+        service_time=draw(service_times),
+        requests=REQUESTS,
+        probes=draw(st.integers(0, 4)),
+    )
     span = REQUESTS * traffic.service_time.mean / fleet.capacity / (traffic.load / 100.0)
     happening: list[Event] = []
     for event in draw(st.lists(events(span=span * 0.5, count=count), max_size=3)):

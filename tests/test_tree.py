@@ -119,6 +119,14 @@ def files(*suffixes: str) -> list[Path]:
     ]
 
 
+def test_the_top_level_holds_what_belongs_there() -> None:
+    built = {"build", "dist"}
+    parts = {"lbcore", "src_ext", "tests", "bench", "examples", "deploy", "docs"}
+    named = {"pyproject.toml", "setup.py", "README.md", "CHANGELOG.md", "Makefile", "MANIFEST.in", "constraints.txt"}
+    found = {path.name for path in ROOT.glob("[!.]*") if path.suffix != ".egg-info"}
+    assert found - built - parts - named == set()
+
+
 def test_no_file_is_too_long_to_read() -> None:
     lengths = {relative(path): len(path.read_text().splitlines()) for path in files(*CODE)}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}

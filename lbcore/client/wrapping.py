@@ -12,6 +12,8 @@ import socket
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from lbcore.client.registration import Registration
@@ -44,7 +46,9 @@ class _Wrapper:
         self._command = command
         self._program: subprocess.Popen[bytes] | None = None
         self._signals: list[int] = []
-        self._signalled = threading.Event()
+        # A SimpleQueue, because its put() may interrupt its get() in the same thread: a handler that called Event.set()
+        # could wait for ever for the lock that the main thread holds inside Event.wait().
+        self._wakes: SimpleQueue[int] = SimpleQueue()
 
     def run(self, *, at_once: bool) -> int:
         before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -72,9 +76,12 @@ class _Wrapper:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
-        self._signalled.set()
-        if len(self._signals) > 1:  # in a thread, because the main one is in the drain that this cuts short
-            threading.Thread(target=self._registration.stop, kwargs={"drain": False}, daemon=True).start()
+        self._wakes.put(number)
+
+    def _pause(self) -> None:
+        """Waits for a moment, or until a signal comes."""
+        with suppress(Empty):
+            self._wakes.get(timeout=_POLL)
 
     def _alive(self) -> bool:
         return self._program is not None and self._program.poll() is None
@@ -83,21 +90,30 @@ class _Wrapper:
         while self._alive() and not self._signals:
             if accepts(self._registration.endpoint.address):
                 return True
-            self._signalled.wait(_POLL)
+            self._pause()
         return False
 
     def _until_something_ends(self) -> None:
         while not self._signals and (self._program is None or self._alive()):
-            self._signalled.wait(_POLL)
+            self._pause()
 
     def _finish(self) -> int:
         if self._signals:
-            self._registration.stop()
+            self._drain()
             if self._program is None:
                 return 0
             return self._end_program(self._signals[0])
         self._registration.stop(drain=False)
         return _exit_code(self._program.wait()) if self._program is not None else 0
+
+    def _drain(self) -> None:
+        """Withdraws the registration after its drain, which a second signal cuts short."""
+        drain = threading.Thread(target=self._registration.stop)
+        drain.start()
+        while drain.is_alive():
+            self._pause()
+            if len(self._signals) > 1:
+                self._registration.stop(drain=False)
 
     def _end_program(self, number: int) -> int:
         assert self._program is not None
@@ -105,11 +121,10 @@ class _Wrapper:
             self._program.send_signal(number)
         told = len(self._signals)
         while self._alive():
-            self._signalled.clear()
             if len(self._signals) > told:
                 self._program.send_signal(self._signals[told])
                 told += 1
-            self._signalled.wait(_POLL)
+            self._pause()
         return _exit_code(self._program.wait())
 
 

@@ -45,7 +45,7 @@ def test_shares_retries_timeouts_and_faults(
         Route(prefix="/retry", service="half", retry=retry),
         Route(prefix="/timeout", service="slow", timeout=0.2),
         Route(prefix="/abort", service="web", fault=Fault(abort=FaultAbort(http_status=418))),
-        Route(prefix="/delay", service="web", fault=Fault(delay=FaultDelay(fixed_delay=0.3), max_active_faults=10)),
+        Route(prefix="/delay", service="web", fault=Fault(delay=FaultDelay(fixed_delay=1.0), max_active_faults=10)),
     )
     services = service("web", stable), service("canary", canary), service("half", stable, broken), service("slow", slow)
     control_plane.publish(*services, listeners=[listener])
@@ -58,7 +58,7 @@ def test_shares_retries_timeouts_and_faults(
         assert client.get("/abort").status == 418
         before = time.monotonic()
         assert client.get("/delay").status == 200
-        assert time.monotonic() - before >= 0.3
+        assert time.monotonic() - before >= 0.5  # of 1.0; without the fault it takes milliseconds
     assert control_plane.nacks == []
 
 

@@ -271,19 +271,19 @@ def shown(service: LbcoreService, *names: str) -> Any:
 def test_endpoints_watch_shows_what_changes_and_what_goes(start_service: Start) -> None:
     service = start_service(WEB)
     with Process([*LBCORE, "endpoints", "--watch", "--server", service.grpc], cwd=ROOT) as watching:
-        watching.wait_for_output("127.0.0.1:8083", 20)
+        watching.wait_for_output("127.0.0.1:8083")
         service.replace(web_with("127.0.0.1:8084"))
-        watching.wait_for_output("127.0.0.1:8084", 5)
+        watching.wait_for_output("127.0.0.1:8084")
         service.replace("services: {}")
-        watching.wait_for_output("^service web is gone$", 5)
+        watching.wait_for_output("^service web is gone$")
 
 
 def test_endpoints_watch_shows_one_json_a_line(start_service: Start) -> None:
     service = start_service(WEB)
     with Process([*LBCORE, "endpoints", "web", "--watch", "--json", "--server", service.grpc], cwd=ROOT) as watching:
-        wait_until(lambda: watching.stdout.count("\n") == 1, "the first state", 20)
+        wait_until(lambda: watching.stdout.count("\n") == 1, "the first state")
         service.replace(web_with("127.0.0.1:8084"))
-        wait_until(lambda: watching.stdout.count("\n") == 2, "the change", 5)
+        wait_until(lambda: watching.stdout.count("\n") == 2, "the change")
         _, changed = map(json.loads, watching.stdout.splitlines())
     assert [each["address"] for each in changed["services"][0]["endpoints"]] == ["127.0.0.1:8084"]
 
@@ -291,7 +291,7 @@ def test_endpoints_watch_shows_one_json_a_line(start_service: Start) -> None:
 def test_ctrl_c_ends_a_watch_without_a_traceback(start_service: Start) -> None:
     service = start_service(WEB)
     with Process([*LBCORE, "endpoints", "--watch", "--server", service.grpc], cwd=ROOT) as watching:
-        watching.wait_for_output("127.0.0.1:8083", 20)
+        watching.wait_for_output("127.0.0.1:8083")
         watching.signal(signal.SIGINT)
         assert watching.wait(10) == 130
         assert watching.stderr == ""

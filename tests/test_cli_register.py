@@ -40,7 +40,7 @@ def test_a_wrapped_program_is_registered_while_it_runs_and_drained_before_it_end
     port = free_port()
     address = f"127.0.0.1:{port}"
     with register(server, address, "--drain-time", "2", "--", *web_server(port)) as process:
-        wait_until(lambda: address in listed(server), "the registration", 20)
+        wait_until(lambda: address in listed(server), "the registration")
         found = listed(server)[address].endpoint
         process.signal(signal.SIGTERM)
         wait_until(lambda: listed(server)[address].endpoint.health is Health.DRAINING, "the drain")
@@ -59,7 +59,7 @@ def test_a_program_that_ends_by_itself_is_withdrawn_and_its_exit_code_handed_on(
         f"import pathlib, time\nwhile not pathlib.Path({str(over)!r}).exists(): time.sleep(0.05)\nraise SystemExit(7)"
     )
     with register(server, "127.0.0.1:9", "--at-once", "--", sys.executable, "-c", program) as process:
-        wait_until(lambda: "127.0.0.1:9" in listed(server), "the registration", 20)
+        wait_until(lambda: "127.0.0.1:9" in listed(server), "the registration")
         over.touch()
         assert (process.wait(), listed(server)) == (7, {})
 
@@ -74,7 +74,7 @@ def test_a_program_that_never_listens_is_never_registered(server: RegistryServer
 
 def test_without_a_command_it_registers_until_a_signal(server: RegistryServer) -> None:
     with register(server, "10.0.0.1:80") as process:
-        wait_until(lambda: "10.0.0.1:80" in listed(server), "the registration", 20)
+        wait_until(lambda: "10.0.0.1:80" in listed(server), "the registration")
         process.signal(signal.SIGINT)
         assert (process.wait(), listed(server)) == (0, {})
 
@@ -102,7 +102,7 @@ def test_a_bad_argument_is_refused_before_the_program_starts(
 
 def test_draining_and_deregistering(server: RegistryServer) -> None:
     with register(server, "10.0.0.1:80"):
-        wait_until(lambda: "10.0.0.1:80" in listed(server), "the registration", 20)
+        wait_until(lambda: "10.0.0.1:80" in listed(server), "the registration")
         drain = lbcore("drain", "web", "10.0.0.1:80", "--server", server.address)
         assert (drain.code, listed(server)["10.0.0.1:80"].endpoint.health) == (0, Health.DRAINING)
         assert lbcore("drain", "web", "10.0.0.1:80", "--undo", "--server", server.address).code == 0

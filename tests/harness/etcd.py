@@ -118,4 +118,4 @@ class Etcd:
                 return False
             return True
 
-        wait_until(answers, "etcd", 20)
+        wait_until(answers, "etcd")

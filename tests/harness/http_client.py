@@ -24,7 +24,7 @@ class HttpClient:
     `source_ip` is the address that it comes from.
     """
 
-    def __init__(self, address: str, time_limit: float = 5.0, source_ip: str = "") -> None:
+    def __init__(self, address: str, time_limit: float = 30.0, source_ip: str = "") -> None:
         host, _, port = address.rpartition(":")
         source = (source_ip, 0) if source_ip else None
         self._connection = http.client.HTTPConnection(

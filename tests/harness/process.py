@@ -16,7 +16,7 @@ __all__ = ["Process", "wait_until"]
 _POLL = 0.01  # seconds between two looks
 
 
-def wait_until(condition: Callable[[], object], what: str, time_limit: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, time_limit: float = 30.0) -> None:
     """Returns as soon as `condition()` is true. Raises `TimeoutError` naming `what` after `time_limit` seconds."""
     deadline = time.monotonic() + time_limit
     while not condition():
@@ -75,7 +75,7 @@ class Process:
                 self._running.kill()
         return self._running.wait()
 
-    def wait(self, time_limit: float = 10.0) -> int:
+    def wait(self, time_limit: float = 30.0) -> int:
         """Waits for the program to end by itself and returns its exit code."""
         return self._running.wait(time_limit)
 
@@ -98,7 +98,7 @@ class Process:
     def stderr(self) -> str:
         return self._stderr.read_text(errors="replace")
 
-    def wait_for_output(self, pattern: str, time_limit: float = 10.0, *, stream: str = "stdout") -> re.Match[str]:
+    def wait_for_output(self, pattern: str, time_limit: float = 30.0, *, stream: str = "stdout") -> re.Match[str]:
         """Waits until a regular expression is found in an output (`stdout` or `stderr`) and returns the match.
 
         Raises `RuntimeError` with both outputs when the program ends first, `TimeoutError` at the time limit.

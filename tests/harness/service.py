@@ -89,7 +89,7 @@ class LbcoreService:
         self.process = Process(argv, cwd=ROOT, grace=15)
         self.process.start()
         try:
-            ready = self.process.wait_for_output(r"^ready grpc=(\S+) admin=(\S+)$", 20)
+            ready = self.process.wait_for_output(r"^ready grpc=(\S+) admin=(\S+)$")
         except BaseException:
             self.process.__exit__(None, None, None)
             raise

@@ -21,8 +21,8 @@ from lbcore.health.pace import Pace
 from lbcore.health.probe import make_probe
 from tests.harness.unreliable import Mood, UnreliableBackends
 
-LIMIT = 10.0  # seconds, for what is to happen
-QUICK = {"interval": 0.02, "timeout": 0.3}
+LIMIT = 30.0  # seconds, for what is to happen
+QUICK = {"interval": 0.02, "timeout": 20.0}  # where nobody hangs
 
 Outcomes = dict[str, Outcome]
 
@@ -84,7 +84,9 @@ async def test_a_backend_that_fails_is_out_and_back_when_it_recovers(
 ) -> None:
     one, two, three = backends.addresses
     cluster = fleet(one, two, three)
-    check = HttpCheck(healthy_threshold=2, unhealthy_threshold=thresholds, interval=0.02, timeout=0.2)
+    check = HttpCheck(
+        healthy_threshold=2, unhealthy_threshold=thresholds, interval=0.02, timeout=1.0 if mood is Mood.HANGS else 20.0
+    )
     async with HealthChecker(cluster, check) as checker:
         assert set(availability(cluster).values()) == {Availability.HEALTHY}
         backends.become(two, mood)
@@ -228,14 +230,19 @@ async def test_a_flapping_endpoint_changes_the_cluster_once_a_window() -> None:
 
 
 async def test_without_traffic_the_no_traffic_interval_holds() -> None:
-    probe = TellingProbe()
-    traffic: list[int] = []
-    check = TcpCheck(interval=0.001, no_traffic_interval=0.5)
-    async with HealthChecker(fleet(A), check, probe=probe, has_traffic=lambda: bool(traffic)):
-        await asyncio.sleep(0.1)
-        assert probe.checks == 1
-        traffic.append(1)
-        await until(lambda: probe.checks >= 5, "checks at the usual interval")
+    asked: list[float] = []
+
+    async def sleep(_: asyncio.Event, seconds: float) -> None:
+        asked.append(seconds)
+        await asyncio.sleep(0 if len(asked) < 4 else 60)
+
+    timing = Timing(sleep=sleep, traffic=lambda: len(asked) >= 2)
+    check = TcpCheck(interval=1.0, no_traffic_interval=7.0)
+    checks = Checks("web", check, TellingProbe(), lambda *_: None, Pace(), timing)
+    checks.follow([Endpoint(A)])
+    await until(lambda: len(asked) >= 4, "four intervals")
+    await checks.close()
+    assert asked == [7.0, 7.0, 1.0, 1.0]
 
 
 async def test_equal_seeds_check_at_equal_times() -> None:

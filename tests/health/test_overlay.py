@@ -17,8 +17,8 @@ from lbcore.settings import CheckTls
 from lbcore.snapshot import ServiceSnapshot
 from tests.harness.unreliable import Mood, UnreliableBackends
 
-LIMIT = 10.0  # seconds
-CHECK = HttpCheck(interval=0.02, timeout=1.0, healthy_threshold=1, unhealthy_threshold=1)
+LIMIT = 30.0  # seconds
+CHECK = HttpCheck(interval=0.02, timeout=20.0, healthy_threshold=1, unhealthy_threshold=1)
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

@@ -70,11 +70,11 @@ async def grpc_server(rif: int, code: grpc.StatusCode = grpc.StatusCode.OK) -> A
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    for _ in range(2000):
+    for _ in range(6000):
         if reached():
             return
         await asyncio.sleep(0.005)
-    raise AssertionError("not reached within 10 s")
+    raise AssertionError("not reached within 30 s")
 
 
 def scores(cluster: Cluster) -> dict[str, float | None]:
@@ -93,7 +93,7 @@ async def test_http_probes_have_the_cluster_pick_the_quickest_that_is_not_hot() 
             )
         ]
         cluster = Cluster("web", [Endpoint(each) for each in (slow, quick, silent, wrong)], policy=KEEPS, seed=1)
-        async with Prober(cluster, HttpLoadProbe("/load", timeout=5.0), probes=4) as prober:
+        async with Prober(cluster, HttpLoadProbe("/load", timeout=20.0), probes=4) as prober:
             prober.picked()
             await until(lambda: prober.counts.total() == 4)
         assert prober.counts == {"observed": 2, "failed": 2}
@@ -108,7 +108,7 @@ async def test_grpc_probes_ask_the_orca_service_or_read_trailers_whatever_the_st
 ) -> None:
     async with grpc_server(7, code) as address:
         cluster = Cluster("web", [Endpoint(address), Endpoint("127.0.0.1:1")], policy=KEEPS, seed=1)
-        async with Prober(cluster, GrpcLoadProbe(method, timeout=5.0), probes=2) as prober:
+        async with Prober(cluster, GrpcLoadProbe(method, timeout=20.0), probes=2) as prober:
             prober.picked()
             await until(lambda: prober.counts.total() == 2)
         assert prober.counts == {"observed": 1, "failed": 1}

@@ -23,7 +23,7 @@ from tests.harness.tcp_server import tcp_server
 from tests.harness.unreliable import Mood, UnreliableBackends
 
 TIMEOUT = 0.3  # seconds
-PATIENT = 5.0  # for checks that are to pass
+PATIENT = 20.0  # for checks that are to pass
 
 Make = Callable[..., Probe]
 

@@ -69,7 +69,7 @@ class Held:
 
 
 def hold(listener: str, cluster: str, key: str, lease: Lease) -> Held:
-    connection = http.client.HTTPConnection(listener, timeout=5)
+    connection = http.client.HTTPConnection(listener, timeout=30)
     connection.request("GET", "/held", headers={"x-cluster": cluster, "x-key": key})
     answer = connection.getresponse()
     assert answer.status == 200
@@ -79,7 +79,7 @@ def hold(listener: str, cluster: str, key: str, lease: Lease) -> Held:
 def wait_until_active(envoy: Envoy, cluster: str, count: int) -> None:
     """Until Envoy, too, has seen that requests have ended."""
     name = f"cluster.{cluster}.upstream_rq_active"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while envoy.stats(name)[name] != count:
         assert time.monotonic() < deadline, f"{envoy.stats(name)}, expected {count}"
         time.sleep(0.001)

@@ -108,7 +108,7 @@ def test_the_nearest_endpoints_come_first(
 
         assert answering() == {by_zone["eu/a"]}
         publish(gone=("eu/a",))
-        wait_until(lambda: answering() == {by_zone["eu/b"]}, "the same region", 2)
+        wait_until(lambda: answering() == {by_zone["eu/b"]}, "the same region")
         publish(nearest_first=False)
-        wait_until(lambda: answering() == set(backends.addresses), "all of them", 2)
+        wait_until(lambda: answering() == set(backends.addresses), "all of them")
     assert control_plane.nacks == []

@@ -59,7 +59,7 @@ def test_a_client_follows_an_endpoint_removed_and_one_added_without_a_failed_cal
     caller = call("xds:///web")
     wait_until(lambda: caller.since(0).keys() == {one, two}, "answers of both")
     control_plane.publish(service("web", two, three))
-    wait_until(lambda: three in caller.since(0), "the new endpoint", 2)
+    wait_until(lambda: three in caller.since(0), "the new endpoint")
     settled = caller.mark()
     caller.wait_for_more(settled, 50)
     assert caller.since(settled).keys() == {two, three}
@@ -144,7 +144,7 @@ def test_a_service_that_does_not_exist_fails_at_once_with_its_name(
 ) -> None:
     control_plane.publish(service("web", backends[0]))
     caller = call("xds:///nowhere", GRPC_EXPERIMENTAL_XDS_DATA_ERROR_HANDLING="true")
-    wait_until(lambda: caller.failures, "a failure", 4)  # without resource_errors: after 15 s
+    wait_until(lambda: caller.failures, "a failure", 12)  # without resource_errors: after 15 s
     assert "nowhere" in caller.failures[0]
     assert "UNAVAILABLE" in caller.failures[0]
     control_plane.publish(service("web", backends[0]), service("nowhere", backends[1]))
@@ -158,10 +158,10 @@ def test_a_removed_service_fails_at_once_and_is_back_at_once(
     caller = call("xds:///web")
     wait_until(lambda: caller.since(0), "an answer")
     control_plane.publish()
-    wait_until(lambda: caller.failures, "a failure", 2)
+    wait_until(lambda: caller.failures, "a failure")
     removed = caller.mark()
     control_plane.publish(service("web", backends[0]))
-    wait_until(lambda: backends[0] in caller.since(removed), "an answer", 5)
+    wait_until(lambda: backends[0] in caller.since(removed), "an answer")
 
 
 def test_a_key_reaches_the_endpoint_that_lbcore_picks(

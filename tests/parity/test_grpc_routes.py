@@ -43,12 +43,12 @@ def test_shares_faults_timeouts_and_retries(
     assert 0.08 <= answers[canary] / sum(answers.values()) <= 0.35
 
     publish(RouteAction(fault=Fault(abort=FaultAbort(grpc_status=10))))
-    wait_until(lambda: any("ABORTED" in line for line in caller.failures), "an injected failure", 5)
+    wait_until(lambda: any("ABORTED" in line for line in caller.failures), "an injected failure")
     publish(RouteAction(timeout=0.05, fault=Fault(delay=FaultDelay(fixed_delay=0.5))))
-    wait_until(lambda: any("DEADLINE_EXCEEDED" in line for line in caller.failures), "the route's timeout", 5)
+    wait_until(lambda: any("DEADLINE_EXCEEDED" in line for line in caller.failures), "the route's timeout")
     publish(RouteAction(retry=RetryPolicy(retry_on=("unavailable", "5xx"), num_retries=3)))
     mark = caller.mark()
-    wait_until(lambda: caller.since(mark)[stable] > 20, "answers again", 5)
+    wait_until(lambda: caller.since(mark)[stable] > 20, "answers again")
     assert control_plane.nacks == []
 
 
@@ -67,6 +67,6 @@ def test_the_nearest_endpoints_come_first_and_a_second_address_counts(
     caller.wait_for_more(0, 50)
     assert caller.since(0).keys() == {near}
     publish(nearest_first=False)
-    wait_until(lambda: far in caller.since(0), "the far one", 5)
+    wait_until(lambda: far in caller.since(0), "the far one")
     assert caller.failures == []
     assert control_plane.nacks == []

@@ -47,8 +47,8 @@ def test_envoy_leaves_a_host_that_fails_its_check_and_returns_to_it(
 
     with ExitStack() as running:
         load = running.enter_context(HttpTraffic(ingress))
-        wait_until(settled(load, {one, two, three}), "requests to all three", 20)
+        wait_until(settled(load, {one, two, three}), "requests to all three")
         backends.behave(one, status=503)
-        wait_until(settled(load, {two, three}), "requests to the two that pass", 20)
+        wait_until(settled(load, {two, three}), "requests to the two that pass")
         backends.behave(one)
-        wait_until(settled(load, {one, two, three}), "requests to all three again", 20)
+        wait_until(settled(load, {one, two, three}), "requests to all three again")

@@ -79,7 +79,7 @@ def test_as_many_are_ejected(case: tuple[int, int, bool], envoy: Envoy, backends
     with HttpClient(envoy.listeners()["ingress"]) as client:
         for _ in range(REQUESTS):
             client.get(headers={"x-cluster": named(*case)})
-    wait_until(lambda: ejected_by_envoy(envoy, named(*case)) == ours, 10)
+    wait_until(lambda: ejected_by_envoy(envoy, named(*case)) == ours, f"{ours} ejections")
     time.sleep(0.1)  # Envoy ejects in another thread than it counts: nobody follows
     assert ejected_by_envoy(envoy, named(*case)) == ours
 

@@ -38,7 +38,7 @@ class World:
     def announce(self, address: str) -> Registration:
         return Registration("web", address, target=self.service.grpc, drain_time=1.0, ttl=10).start()
 
-    def wait_for(self, addresses: list[str], time_limit: float = 20.0) -> None:
+    def wait_for(self, addresses: list[str], time_limit: float = 30.0) -> None:
         """Waits until exactly these get requests."""
 
         def settled() -> bool:

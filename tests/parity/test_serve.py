@@ -72,7 +72,7 @@ class World:
     def serve(self, addresses: list[str]) -> None:
         self.service.replace(self._configuration(addresses))
 
-    def wait_for(self, addresses: list[str], time_limit: float) -> None:
+    def wait_for(self, addresses: list[str], time_limit: float = 30.0) -> None:
         """Waits until exactly these get requests."""
         wanted = set(addresses)
 
@@ -119,28 +119,28 @@ def world(request: pytest.FixtureRequest, start_service: Callable[[str], LbcoreS
 
 def test_a_change_of_the_file_is_followed_without_a_failed_request(world: World) -> None:
     one, two, three = world.addresses
-    world.wait_for([one, two], 20)
+    world.wait_for([one, two])
     start = world.load.mark()
     world.serve([two, three])
-    wait_until(lambda: three in world.load.since(start), "the new endpoint", 2)
-    world.wait_for([two, three], 2)
+    wait_until(lambda: three in world.load.since(start), "the new endpoint")
+    world.wait_for([two, three])
     assert world.load.failures == []
 
 
 def test_a_broken_file_takes_nothing_away(world: World) -> None:
     one, two, _ = world.addresses
-    world.wait_for([one, two], 20)
+    world.wait_for([one, two])
     world.service.replace("services: {web: {endpoints: [")
     world.service.process.wait_for_output("last good configuration stays", stream="stderr")
-    world.wait_for([one, two], 5)
+    world.wait_for([one, two])
     assert world.load.failures == []
 
 
 def test_a_restart_costs_no_request_and_a_changed_file_is_followed(world: World) -> None:
     one, two, three = world.addresses
-    world.wait_for([one, two], 20)
+    world.wait_for([one, two])
     assert world.service.end() == 0
-    world.wait_for([one, two], 5)
+    world.wait_for([one, two])
     world.serve([two, three])
     world.service.restart()
     world.wait_for([two, three], 40)

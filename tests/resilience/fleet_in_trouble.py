@@ -23,6 +23,7 @@ from tests.harness.unreliable import Mood, UnreliableBackends
 FLEET, FAILING = 30, 10
 WORKERS, PAUSE = 8, 0.01  # calls at once, and seconds between two of one worker
 PER_TRY = 0.5  # seconds
+PATIENCE = 30.0  # seconds, for what must come
 MOODS = (Mood.FAILS, Mood.HANGS, Mood.RESETS, Mood.GARBAGE, Mood.LEAVES)
 RETRY = Retry(attempts=5, budget=RetryBudget(budget_percent=100.0))
 
@@ -53,10 +54,17 @@ async def trouble(seconds: float) -> Report:
         backends = await parts.enter_async_context(UnreliableBackends(FLEET))
         async with AsyncExitStack() as clients:
             await _under_load(backends, seconds, report, clients)
-        await asyncio.sleep(0.5)  # the backends notice
-        report.open_connections = sum(backends.open.values())
+        report.open_connections = await _left_open(backends)
     report.tasks_left = len(asyncio.all_tasks()) - before
     return report
+
+
+async def _left_open(backends: UnreliableBackends) -> int:
+    """Connections that the backends do not see closed in time."""
+    deadline = time.monotonic() + PATIENCE
+    while sum(backends.open.values()) and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing signals it
+        await asyncio.sleep(0.05)
+    return sum(backends.open.values())
 
 
 async def _under_load(backends: UnreliableBackends, seconds: float, report: Report, clients: AsyncExitStack) -> None:
@@ -106,7 +114,7 @@ async def _work(cluster: Cluster, session: aiohttp.ClientSession, stop: asyncio.
 
 async def _until_all_are_back(cluster: Cluster, addresses: list[str], report: Report) -> None:
     """Waits until every endpoint is healthy and has served; notes those that never do."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         cluster.tick()
         healthy = {

@@ -205,10 +205,12 @@ class TestTimeLimits:
             if asked == 1:
                 raise ConnectionResetError
 
-        await call(calls.cluster, calls.attempts(look), timeout=LONG, per_try_timeout=1.0, retry=Retry(backoff=QUICK))
+        await call(
+            calls.cluster, calls.attempts(look), timeout=LONG, per_try_timeout=LONG / 2, retry=Retry(backoff=QUICK)
+        )
         assert [attempt.number for attempt, _ in seen] == [1, 2]
         assert [attempt.endpoint.address for attempt, _ in seen] == calls.asked
-        assert all(0.5 < left <= 1.0 for _, left in seen)
+        assert all(0.0 < left <= LONG / 2 for _, left in seen)
         assert (current_attempt(), remaining()) == (None, None)
 
     async def test_a_call_within_an_attempt_gets_no_more_time(self, calls: Calls) -> None:
@@ -218,9 +220,9 @@ class TestTimeLimits:
         async def left(_: Endpoint) -> float | None:
             return remaining()
 
-        result = await call(calls.cluster, calls.attempts(inner), timeout=1.0)
+        result = await call(calls.cluster, calls.attempts(inner), timeout=LONG / 2)
         assert result is not None
-        assert result <= 1.0
+        assert result <= LONG / 2
 
     @pytest.mark.parametrize("limit", ["timeout", "per_try_timeout"])
     async def test_a_limit_that_is_none_is_refused_by_name(self, calls: Calls, limit: str) -> None:
@@ -231,7 +233,7 @@ class TestTimeLimits:
 class TestCancellation:
     @pytest.mark.parametrize("script", [hang, fail])
     async def test_a_cancelled_call_leaves_nothing_and_blames_nobody_for_it(self, calls: Calls, script: Script) -> None:
-        retry = Retry(attempts=50, backoff=Backoff(base_interval=0.5), budget=RetryBudget(min_retry_concurrency=1))
+        retry = Retry(attempts=50, backoff=Backoff(base_interval=LONG), budget=RetryBudget(min_retry_concurrency=1))
         task = asyncio.ensure_future(call(calls.cluster, calls.attempts(script), retry=retry, random=lambda: 0.99))
         await asyncio.sleep(0.05)
         task.cancel()

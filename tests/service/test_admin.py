@@ -42,11 +42,11 @@ def test_ready_tells_what_is_served(start_service: Start) -> None:
 def test_ready_stays_and_tells_of_a_broken_file_until_it_is_mended(start_service: Start) -> None:
     service = start_service(web_with("127.0.0.1:8081"))
     service.replace("services: {web: {policy: ring_hsh}}")
-    wait_until(lambda: stale(service), "the broken file", 5)
+    wait_until(lambda: stale(service), "the broken file")
     assert service.get("/ready").status == 200
     assert stale(service)["file"].startswith(f"{service.config}:1: services.web.policy: ")
     service.replace(web_with("127.0.0.1:8081"))
-    wait_until(lambda: not stale(service), "the mended file", 5)
+    wait_until(lambda: not stale(service), "the mended file")
 
 
 def stale(service: LbcoreService) -> Any:
@@ -61,7 +61,7 @@ def test_services_with_the_same_content_have_the_same_version(
     with LbcoreService(tmp_path_factory.mktemp("replica"), web_with("127.0.0.1:8081")) as replica:
         assert version(replica) == before
     first.replace(web_with("127.0.0.1:8082"))
-    wait_until(lambda: version(first) != before, "another version", 5)
+    wait_until(lambda: version(first) != before, "another version")
 
 
 def version(service: LbcoreService) -> Any:
@@ -84,7 +84,7 @@ def test_metrics_count_reads_of_the_file(start_service: Start) -> None:
     service = start_service(web_with("127.0.0.1:8081"))
     assert metrics(service)['lbcore_config_reloads_total{result="ok"}'] == 1
     service.replace("services: [")
-    wait_until(lambda: metrics(service)['lbcore_source_stale{source="file"}'] == 1, "the broken file", 5)
+    wait_until(lambda: metrics(service)['lbcore_source_stale{source="file"}'] == 1, "the broken file")
     assert metrics(service)['lbcore_config_reloads_total{result="failed"}'] == 1
 
 

@@ -45,7 +45,7 @@ def test_r4_a_changed_limit_of_streams_is_in_use_at_once(start_service: Start) -
         first = channel.stream_stream(LRS)(forever(), timeout=TIME_LIMIT)
         next(first)
         service.replace(configuration(max_streams=1))
-        wait_until(lambda: refused(channel), "a refusal", 5)
+        wait_until(lambda: refused(channel), "a refusal")
         first.cancel()
 
 

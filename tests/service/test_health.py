@@ -43,9 +43,9 @@ def test_a_failing_endpoint_is_out_everywhere_and_back_when_it_recovers(
     assert head.endswith("REASON")
     assert [(row.split()[5], row.split()[-2:]) for row in rows if one in row] == [("UNHEALTHY", ["status", "503"])]
     with Process([*LBCORE, "endpoints", "--watch", "--server", service.grpc], cwd=ROOT) as watching:
-        watching.wait_for_output("UNHEALTHY", 20)
+        watching.wait_for_output("UNHEALTHY")
         backends.behave(one)
-        watching.wait_for_output(rf"{one} .*\bHEALTHY", 20)
+        watching.wait_for_output(rf"{one} .*\bHEALTHY")
     assert flags(service) == {one: "healthy", two: "healthy"}
     metrics = service.get("/metrics").body.decode()
     assert 'lbcore_health_checks_total{result="active",service="web"}' in metrics

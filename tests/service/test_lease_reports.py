@@ -65,7 +65,7 @@ def test_a_time_to_live_out_of_bounds_is_an_invalid_argument(
 def test_an_unreported_lease_expires_and_frees_its_in_flight_count(start_picker: StartPicker, stub_of: StubOf) -> None:
     server = start_picker(WEB)
     lease = lease_on(stub_of(server), 0.05)
-    wait_until(lambda: server.active("web") == 0, "the lease's end", 5)
+    wait_until(lambda: server.active("web") == 0, "the lease's end")
     assert report(stub_of(server), pb.Outcome(lease_id=lease.id)) == [lease.id]
 
 

@@ -82,6 +82,6 @@ def test_an_outage_of_etcd_shows_and_takes_nothing_away(replicas: list[LbcoreSer
         assert service.get("/ready").status == 200
         assert b'lbcore_source_stale{source="registry"} 1.0' in service.get("/metrics").body
         etcd.restart()
-        wait_until(lambda: b"etcd" not in service.get("/ready").body, "the end of staleness", 20)
-        wait_until(lambda: registration.registered, "the agent", 20)
+        wait_until(lambda: b"etcd" not in service.get("/ready").body, "the end of staleness")
+        wait_until(lambda: registration.registered, "the agent")
         assert addresses(service) == {ONE}

@@ -25,7 +25,7 @@ from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.server import XdsServer
 
 CDS, EDS, LDS, RDS = ResourceType
-TIME_LIMIT = 5.0  # seconds for an answer that must come
+TIME_LIMIT = 20.0  # seconds for an answer that must come
 QUIET = 0.3  # seconds without an answer that must not come
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"

@@ -15,6 +15,7 @@ from lbcore._core import Permit
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
 from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, LoadReport, Locality, WholeByLocality
+from lbcore.outlier_events import OutlierEventLog
 from lbcore.picker import Picker
 from lbcore.policy import Adaptive, Policy
 from lbcore.settings import CircuitBreakers, LocalityWeighted, OutlierDetection, ZoneAware
@@ -66,6 +67,7 @@ class Cluster(Picker):
     __slots__ = (
         "_local_hosts",
         "_locality_weights",
+        "_outlier_log",
         "_panics",
         "_subset_table",
         "_updating",
@@ -107,6 +109,9 @@ class Cluster(Picker):
         self.local_locality = _locality(local_locality)
         self._local_hosts = _local_hosts(locality_policy, self.local_locality)
         self._updating = threading.Lock()
+        detection = _setting(outlier_detection, OutlierDetection, "outlier_detection")
+        path = detection.event_log_path if detection else ""
+        self._outlier_log = OutlierEventLog(name, path) if path else None
         fails = flag(fail_traffic_on_panic, "fail_traffic_on_panic")
         threshold = int(number(panic_threshold, "panic_threshold", 0.0, 100.0))
         self._panics = threshold > 0 and not fails  # uses all endpoints where too few are usable
@@ -120,7 +125,7 @@ class Cluster(Picker):
                 "local_locality": self.local_locality,
                 "zone_aware": locality_policy if isinstance(locality_policy, ZoneAware) else None,
                 "local_hosts": self._local_hosts,
-                "outlier_detection": _setting(outlier_detection, OutlierDetection, "outlier_detection"),
+                "outlier_detection": detection,
                 "circuit_breakers": self.circuit_breakers,
             },
             _seed(seed),
@@ -264,7 +269,7 @@ class Cluster(Picker):
 
     def tick(self) -> None:
         """Does the interval work that is due by the clock: sweeps of outlier detection, the end of slow starts,
-        new weights of `ClientSideWeightedRoundRobin`.
+        new weights of `ClientSideWeightedRoundRobin`, new lines of the event log.
 
         Call it about once a second.
         """
@@ -273,6 +278,8 @@ class Cluster(Picker):
             self._end_ramps()
             self._renew()
             self._refresh_learned()
+            if self._outlier_log is not None and (noted := self._outlier_events()):
+                self._outlier_log.write(noted, self._now())
 
     def handle(self, *, local_locality: Locality | str | None = None) -> Handle:
         """A way into this cluster for one thread that picks without the GIL: in large batches, or from native code.

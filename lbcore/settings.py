@@ -66,6 +66,7 @@ class OutlierDetection(Checked):
 
     `max_ejection_time` is by default the larger of 300 seconds and `base_ejection_time`, and never below the latter.
     `algorithm` says whose rules lbcore's own picks follow: Envoy's, or gRPC's (gRFC A50: by priority, rates only).
+    `event_log_path` is a file to which lbcore appends each ejection and each return as a line of JSON.
     """
 
     consecutive_5xx: Uint32 = 5
@@ -93,6 +94,7 @@ class OutlierDetection(Checked):
     failure_percentage_request_volume: Uint32 = 50
     successful_active_health_check_uneject_host: bool = True
     algorithm: Literal["envoy", "grpc"] = "envoy"
+    event_log_path: Annotated[str, printable] = ""
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbcore.model import Endpoint
@@ -98,6 +99,7 @@ class OutlierDetectionStats:
     Fields:
         ejections_active: endpoints that are out now.
         ejections_overflow: not ejected, because too many were out already.
+        overflow_by_cause: the same, by what they were found by.
         ejections_enforced_*, ejections_detected_*: by cause. A detected one is not enforced where the percentage that
             enforces it, or the limit of ejections, says so.
         *_average, *_threshold: percent, in the last interval; None where too few endpoints had enough requests.
@@ -124,6 +126,23 @@ class OutlierDetectionStats:
     success_rate_ejection_threshold: float | None
     local_origin_success_rate_average: float | None
     local_origin_success_rate_ejection_threshold: float | None
+    overflow_by_cause: Mapping[EjectionCause, int]
+
+    def enforced(self, cause: EjectionCause) -> int:
+        """Ejections by what was found."""
+        found: int = getattr(self, f"ejections_enforced_{cause.value}")
+        return found
+
+    def detected(self, cause: EjectionCause) -> int:
+        """The same, with those that were not ejected."""
+        found: int = getattr(self, f"ejections_detected_{cause.value}")
+        return found
+
+    def unenforced(self, cause: EjectionCause) -> Mapping[str, int]:
+        """Of those that were not ejected, how many for which reason; names as in gRFC A91."""
+        overflow = self.overflow_by_cause[cause]
+        left_in = self.detected(cause) - self.enforced(cause) - overflow
+        return {"max_ejection_overflow": overflow, "enforcement_percentage": left_in}
 
 
 @dataclass(frozen=True, slots=True)

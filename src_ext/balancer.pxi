@@ -467,6 +467,12 @@ cdef class Balancer:
         """What `OutlierDetectionStats` says (lbcore/stats.py); None without outlier detection."""
         return None if self.totals.detector == NULL else outlier_values(self.totals.detector)
 
+    def _outlier_events(self):
+        """Ejections and returns since it was last asked (outlier_events.pxi); none where they are not kept."""
+        if self.totals.detector == NULL or self.totals.detector.event_count == 0:
+            return []
+        return outlier_events_taken(self.totals.detector)
+
     def _breakers(self):
         """The breakers of waiting requests, retries and connections."""
         return self.breakers

@@ -32,6 +32,14 @@ cdef struct RateFigures:
     double average
     double threshold                # below it an endpoint is an outlier
 
+cdef struct OutlierEvent         # outlier_events.pxi
+
+cdef enum:  # kinds of events
+    EVENT_EJECTED
+    EVENT_SPARED            # by the enforcing percentage
+    EVENT_RETURNED          # at a sweep
+    EVENT_PASSED_CHECK      # and returned by that
+
 cdef struct OutlierDetector:
     void* cluster                   # Balancer, borrowed; NULL once it is gone
     uint64_t random
@@ -59,8 +67,13 @@ cdef struct OutlierDetector:
     uint32_t ejected                # members that are out
     uint64_t detected[7]            # by cause
     uint64_t enforced[7]
-    uint64_t overflow               # not ejected, because too many are
+    uint64_t overflow[7]            # not ejected, because too many are
     RateFigures rates[2]            # of answers, of local origin
+    RateFigures judged_by           # what the latest success rate was held against
+    OutlierEvent* events            # that nobody has taken yet; NULL before the first
+    uint32_t event_count
+    uint32_t event_room
+    bint keeps_events
 
 
 cdef OutlierDetector* outlier_detector_new(Balancer cluster, object settings, uint64_t seed) except NULL:
@@ -95,7 +108,8 @@ cdef OutlierDetector* outlier_detector_new(Balancer cluster, object settings, ui
     detector.base_ejection_time = <int64_t>(settings.base_ejection_time * 1e9)
     detector.max_ejection_time = <int64_t>(settings.max_ejection_time * 1e9)
     detector.max_ejection_time_jitter = <int64_t>(settings.max_ejection_time_jitter * 1e9)
-    detector.rates[0] = detector.rates[1] = RateFigures(average=-1.0, threshold=-1.0)
+    detector.keeps_events = bool(settings.event_log_path)
+    detector.rates[0] = detector.rates[1] = detector.judged_by = RateFigures(average=-1.0, threshold=-1.0)
     return detector
 
 
@@ -161,9 +175,11 @@ cdef void outlier_detected(Slot* slot, int cause, const int64_t* now) noexcept:
     cdef OutlierDetector* detector = slot.totals.detector
     detector.detected[cause] += 1
     if not may_eject(slot):
-        detector.overflow += 1
+        detector.overflow[cause] += 1
         return
     if not draw_percent(&detector.random, detector.enforcing[cause]):
+        if detector.keeps_events:
+            note_spared(slot, cause, now)
         return
     if now != NULL:
         detector.last_time = now[0]
@@ -232,6 +248,7 @@ cdef void eject(Slot* slot, int cause) noexcept:
         state.jitter = <int64_t>lb_multiply_high(random_bits(&detector.random), detector.max_ejection_time_jitter + 1)
     if <double>detector.base_ejection_time * state.backoff < <double>detector.max_ejection_time + detector.base_ejection_time:
         state.backoff += 1
+    note_event(slot, EVENT_EJECTED, cause, detector.last_time, state.returned_at)
     pickers_become_stale(slot.totals)
 
 
@@ -242,10 +259,11 @@ cdef uint64_t ejected_for(const Slot* slot) noexcept nogil:
     return <uint64_t>span + <uint64_t>slot.outlier.jitter
 
 
-cdef void let_return(Slot* slot, int64_t now) noexcept:
+cdef void let_return(Slot* slot, int64_t now, bint by_check) noexcept:
     cdef OutlierState* state = &slot.outlier
     slot.flags &= ~<uint32_t>EJECTED
     slot.totals.detector.ejected -= 1
+    note_event(slot, EVENT_PASSED_CHECK if by_check else EVENT_RETURNED, state.cause, now, state.ejected_at)
     state.returned_at = now
     # Failures that did not eject by themselves do not count again.
     state.consecutive_5xx = 0
@@ -257,7 +275,7 @@ cdef void let_return(Slot* slot, int64_t now) noexcept:
 cdef inline void return_by_check(Slot* slot, int64_t now) noexcept:
     """Envoy's successful_active_health_check_uneject_host."""
     if slot.flags & EJECTED and slot.totals.detector.returns_by_check:
-        let_return(slot, now)
+        let_return(slot, now, True)
 
 
 # --- membership ---
@@ -298,12 +316,15 @@ cdef dict outlier_values(const OutlierDetector* detector):
     """By Envoy's names of its statistics."""
     cdef uint32_t i
     found = {
-        "ejections_active": detector.ejected, "ejections_overflow": detector.overflow, "ejections_enforced_total": 0,
+        "ejections_active": detector.ejected, "ejections_overflow": 0, "ejections_enforced_total": 0,
+        "overflow_by_cause": {},
     }
     for i in range(<uint32_t>len(CAUSE_NAMES)):
         found["ejections_enforced_total"] += detector.enforced[i]
         found[f"ejections_enforced_{CAUSE_NAMES[i]}"] = detector.enforced[i]
         found[f"ejections_detected_{CAUSE_NAMES[i]}"] = detector.detected[i]
+        found["ejections_overflow"] += detector.overflow[i]
+        found["overflow_by_cause"][CAUSE_NAMES[i]] = detector.overflow[i]
     for name, i in (("success_rate", 0), ("local_origin_success_rate", 1)):
         found[f"{name}_average"] = detector.rates[i].average if detector.rates[i].average >= 0.0 else None
         # A threshold may lie below zero: then nobody can be an outlier.

@@ -24,7 +24,7 @@ cdef void outlier_sweep_grpc(Snapshot snapshot, OutlierDetector* detector, int64
         if not slot.flags & EJECTED:
             slot.outlier.backoff -= slot.outlier.backoff > 0
         elif now > slot.outlier.ejected_at and <uint64_t>(now - slot.outlier.ejected_at) > ejected_for(slot):
-            let_return(slot, now)
+            let_return(slot, now, False)
 
 
 cdef inline double rate_grpc(const Slot* slot, uint32_t priority, uint64_t volume) noexcept nogil:
@@ -51,6 +51,7 @@ cdef void judge_success_rates_grpc(Snapshot snapshot, OutlierDetector* detector,
             if rate >= 0.0:
                 variance += (rate - figures.average) * (rate - figures.average)
         figures.threshold = figures.average - detector.success_rate_stdev_factor / 1000.0 * sqrt(variance / judged)
+        detector.judged_by = figures
         for i in range(snapshot.count):
             rate = rate_grpc(snapshot.slots[i], priority, detector.success_rate_request_volume)
             if 0.0 <= rate < figures.threshold and not snapshot.slots[i].flags & EJECTED:

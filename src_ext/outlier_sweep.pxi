@@ -30,7 +30,7 @@ cdef void outlier_sweep(Snapshot snapshot, OutlierDetector* detector, int64_t no
 cdef void end_of_ejection(Slot* slot, int64_t now, int64_t due) noexcept:
     if slot.flags & EJECTED and now >= slot.outlier.ejected_at:
         if <uint64_t>(now - slot.outlier.ejected_at) >= ejected_for(slot):
-            let_return(slot, due)
+            let_return(slot, due, False)
 
 
 cdef void begin_interval(Slot* slot, const OutlierDetector* detector, int64_t due) noexcept:
@@ -51,6 +51,7 @@ cdef void judge_rates(Snapshot snapshot, OutlierDetector* detector, int64_t now,
     figures.average = figures.threshold = -1.0
     if judged and judged >= detector.success_rate_minimum_hosts:
         set_threshold(snapshot, detector, local, judged)
+        detector.judged_by = figures[0]
         for i in range(snapshot.count):
             rate = success_rate(snapshot.slots[i], local, detector.success_rate_request_volume)
             if 0.0 <= rate < figures.threshold:

@@ -136,7 +136,7 @@ cdef inline void totals_release(Totals* totals) noexcept:
     if totals.refs == 0:
         if totals.fleet != NULL:
             totals.fleet.free(totals.fleet)
-        free(totals.detector)
+        outlier_detector_free(totals.detector)
         free(totals)
 
 

@@ -23,10 +23,10 @@ LONGEST = 500  # lines
 # Each part of lbcore in its layer, lowest first. A module imports from layers below its own and from its own part.
 # In the layers of values and of the engine the modules of one layer also know each other.
 LAYERS = (
-    ("errors", "validation", "address", "schema"),
+    ("errors", "validation", "address", "schema", "event_log"),
     ("model", "settings", "policy", "fault", "retry", "delivery", "source", "stats", "explanation"),
     ("_core",),
-    ("picker", "subset", "subsetting", "handle", "cluster", "request", "request_hash", "regex_rewrite"),
+    ("picker", "subset", "subsetting", "handle", "outlier_events", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
     ("membership", "loads", "registration", "findings"),
     ("etcd",),

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from lbcore.health.counts import CheckCounts
-from lbcore.health.events import EventLog, events_of
+from lbcore.health.events import CheckEventLog, events_of
 from lbcore.health.outcome import Cause, Outcome
 from lbcore.health.pace import Pace
 from lbcore.health.probe import Probe
@@ -68,7 +68,7 @@ class Checks:
         self, service: str, settings: HealthCheck, probe: Probe, listener: Listener, pace: Pace, timing: Timing
     ) -> None:
         self.counts = CheckCounts()
-        self._events = EventLog(service, settings)
+        self._events = CheckEventLog(service, settings)
         self._settings = settings
         self._probe = probe
         self._listener = listener

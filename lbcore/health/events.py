@@ -6,22 +6,18 @@ The fields are those of Envoy's HealthCheckEvent (envoy/data/core/v3/health_chec
 
 from __future__ import annotations
 
-import datetime
-import json
-import logging
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from lbcore.address import split_address
+from lbcore.event_log import EventLog, timestamp
 from lbcore.health.outcome import Outcome
 from lbcore.health.state import CheckState
 from lbcore.model import Endpoint
 from lbcore.settings import HealthCheck
 
-__all__ = ["EventLog", "events_of"]
-
-LOG = logging.getLogger(__name__)
+__all__ = ["CheckEventLog", "events_of"]
 
 
 def events_of(
@@ -58,42 +54,33 @@ def events_of(
     return events
 
 
-class EventLog:
-    """Appends the events of one service to a file. What cannot be written is logged once, and checks go on."""
+class CheckEventLog:
+    """Appends the events of one service to a file."""
 
     def __init__(self, service: str, settings: HealthCheck, wall_clock: Callable[[], float] = time.time) -> None:
         self._service = service
         self._kind = "HTTP" if settings.http else "TCP" if settings.tcp else "GRPC"
-        self._path = settings.event_log_path
+        path = settings.event_log_path
+        self._log = EventLog(path, f"health check events of {service!r}") if path else None
         self._wall_clock = wall_clock
-        self._file: TextIO | None = None
-        self._broken = False
 
     def write(self, endpoint: Endpoint, events: list[dict[str, Any]], reason: str) -> None:
         """Appends a line for each event."""
-        if not (events and self._path) or self._broken:
+        if self._log is None or not events:
             return
-        moment = datetime.datetime.fromtimestamp(self._wall_clock(), datetime.timezone.utc)
         common = {
             "health_checker_type": self._kind,
             "host": _host(endpoint.address),
             "cluster_name": self._service,
-            "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "timestamp": timestamp(self._wall_clock()),
             **({"reason": reason} if reason else {}),
         }
-        try:
-            if self._file is None:
-                self._file = open(self._path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - kept open
-            self._file.writelines(json.dumps({**common, **event}) + "\n" for event in events)
-        except OSError as error:
-            self._broken = True
-            LOG.error("no more health check events of %r: %s: %s", self._service, self._path, error.strerror)
+        self._log.append({**common, **event} for event in events)
 
     def close(self) -> None:
         """Closes the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._log is not None:
+            self._log.close()
 
 
 def _host(address: str) -> dict[str, Any]:

@@ -109,11 +109,14 @@ def _circuit_breakers(setting: CircuitBreakers) -> circuit_breaker_pb2.CircuitBr
     return message
 
 
+OF_OWN_PICKS = ("algorithm", "event_log_path")  # settings that no client hears of
+
+
 def _outlier_detection(setting: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:
     message = outlier_detection_pb2.OutlierDetection()
     for field in setting.__slots__:  # the fields bear Envoy's names
-        if field == "algorithm":
-            continue  # of lbcore's own picks
+        if field in OF_OWN_PICKS:
+            continue
         value, wrapper = getattr(setting, field), message.DESCRIPTOR.fields_by_name[field].message_type
         if wrapper is None:
             setattr(message, field, value)

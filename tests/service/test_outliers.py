@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,9 @@ from tests.harness.process import wait_until
 from tests.harness.service import LbcoreService, lbcore, web_with
 
 ADDRESSES = tuple(f"127.0.0.1:{port}" for port in range(1, 11))
-EJECTING = {"outlier_detection": {"consecutive_5xx": 3, "base_ejection_time": "5s", "interval": "500ms"}}
+EJECTING: dict[str, dict[str, Any]] = {
+    "outlier_detection": {"consecutive_5xx": 3, "base_ejection_time": "5s", "interval": "500ms"}
+}
 
 
 def fail(client: PickerClient, address: str, times: int) -> None:
@@ -33,9 +37,11 @@ def lines(service: LbcoreService) -> dict[str, str]:
 
 
 def test_reported_failures_eject_and_the_ejection_is_seen_and_ends(
-    start_service: Callable[[str], LbcoreService],
+    start_service: Callable[[str], LbcoreService], tmp_path: Path
 ) -> None:
-    service = start_service(web_with(*ADDRESSES, **EJECTING))
+    log = tmp_path / "outliers.jsonl"
+    detection = {**EJECTING["outlier_detection"], "event_log_path": str(log)}
+    service = start_service(web_with(*ADDRESSES, outlier_detection=detection))
     sick = ADDRESSES[3]
     with PickerClient(service.grpc) as client:
         fail(client, sick, 3)
@@ -50,9 +56,29 @@ def test_reported_failures_eject_and_the_ejection_is_seen_and_ends(
         metrics = service.get("/metrics").body.decode()
         assert 'lbcore_outlier_ejections_total{cause="consecutive_5xx",service="web"} 1.0' in metrics
         assert 'lbcore_outlier_ejections_active{service="web"} 1.0' in metrics
+        for name in ("enforced", "detected"):
+            assert f'lbcore_outlier_detection_ejections_{name}_consecutive_5xx_total{{service="web"}} 1.0' in metrics
+        by_method = (
+            'lbcore_outlier_detection_ejections_enforced_total{detection_method="consecutive_5xx",service="web"}'
+        )
+        assert f"{by_method} 1.0" in metrics
         assert "ejected: consecutive_5xx" in lbcore("endpoints", "web", "--server", service.grpc).stdout
         wait_until(lambda: lines(service)[f"web::{sick}::health_flags"] == "healthy", 30)
         assert sick in {client.pick("web").address for _ in range(30)}
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(each["action"], each["upstream_url"]) for each in events] == [("EJECT", sick), ("UNEJECT", sick)]
+
+
+def test_what_was_not_ejected_is_counted_with_the_reason(start_service: Callable[[str], LbcoreService]) -> None:
+    detection = {"consecutive_5xx": 1, "enforcing_consecutive_5xx": 0}
+    service = start_service(web_with(*ADDRESSES, outlier_detection=detection))
+    with PickerClient(service.grpc) as client:
+        fail(client, ADDRESSES[0], 1)
+    metrics = service.get("/metrics").body.decode()
+    labels = 'detection_method="consecutive_5xx",service="web",unenforced_reason'
+    unenforced = "lbcore_outlier_detection_ejections_unenforced_total"
+    assert f'{unenforced}{{{labels}="enforcement_percentage"}} 1.0' in metrics
+    assert f'{unenforced}{{{labels}="max_ejection_overflow"}} 0.0' in metrics
 
 
 def test_success_rates_are_shown_as_envoy_shows_them(start_service: Callable[[str], LbcoreService]) -> None:

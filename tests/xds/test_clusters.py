@@ -224,7 +224,7 @@ def test_outlier_detection_keeps_every_field(make: Any) -> None:
         interval=1, enforcing_success_rate=0, split_external_local_origin_errors=True, always_eject_one_host=True
     )
     made = make(outlier_detection=setting)["outlier_detection"]
-    assert set(made) == set(OutlierDetection.__slots__) - {"algorithm"}
+    assert set(made) == set(OutlierDetection.__slots__) - {"algorithm", "event_log_path"}
     assert made["interval"] == "1s"
     assert made["enforcing_success_rate"] == 0
     assert made["split_external_local_origin_errors"] is True

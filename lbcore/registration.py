@@ -111,6 +111,8 @@ class RegistrySettings(Checked):
             and not they: their registrations are held.
         min_leases: below so many leases of a service that is not judged; each then ends by itself.
         debounce: seconds between two publications; the first after a pause is immediate.
+        check_owners: how many of the servers that share an etcd check each endpoint; the majority of them decides.
+        checker_ttl: seconds after which a server that etcd does not hear of checks no more, and others do in its place.
 
     The defaults: Nacos removes after 15 s of silence at the earliest, Eureka holds where less than 85 % renew.
     """
@@ -119,6 +121,8 @@ class RegistrySettings(Checked):
     max_expiry_percent: Percent = 50.0
     min_leases: Annotated[int, Whole(1, 1_000_000)] = 5
     debounce: Annotated[float, Seconds(0.0)] = 0.1
+    check_owners: Annotated[int, Whole(1, 100)] = 3
+    checker_ttl: Annotated[float, Seconds(2.0)] = 5.0
 
 
 def lease_ttl(value: object) -> float:

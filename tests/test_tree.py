@@ -28,7 +28,7 @@ LAYERS = (
     ("_core",),
     ("picker", "subset", "subsetting", "handle", "outlier_events", "cluster", "request", "request_hash", "regex_rewrite"),
     ("routing", "snapshot"),
-    ("membership", "loads", "registration", "findings"),
+    ("membership", "loads", "registration", "findings", "board"),
     ("etcd",),
     ("directory",),
     ("config",),

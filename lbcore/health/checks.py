@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from lbcore.health.counts import CheckCounts
 from lbcore.health.events import CheckEventLog, events_of
@@ -19,12 +20,13 @@ from lbcore.health.outcome import Cause, Outcome
 from lbcore.health.pace import Pace
 from lbcore.health.probe import Probe
 from lbcore.health.state import CheckState, Draw, Transition, first_delay
-from lbcore.model import Endpoint
+from lbcore.model import CheckedHealth, Endpoint
 from lbcore.settings import HealthCheck
 
 __all__ = ["Checks", "Listener", "Timing"]
 
 LOG = logging.getLogger(__name__)
+_NOTHING_KNOWN: Mapping[str, CheckedHealth] = MappingProxyType({})
 
 Listener = Callable[[Endpoint, CheckState, Outcome, Transition], None]
 
@@ -76,15 +78,18 @@ class Checks:
         self._timing = timing
         self._sessions: dict[str, _Session] = {}
 
-    def follow(self, endpoints: Iterable[Endpoint]) -> None:
-        """Checks these from now on: begins with the new ones, ends with those that are gone."""
+    def follow(self, endpoints: Iterable[Endpoint], known: Mapping[str, CheckedHealth] = _NOTHING_KNOWN) -> None:
+        """Checks these from now on: begins with the new ones, ends with those that are gone.
+
+        `known` has what others have found, by address: new checks go on from there.
+        """
         wanted = {endpoint.address: endpoint for endpoint in endpoints}
         for address in self._sessions.keys() - wanted.keys():
             self._sessions.pop(address).end()
         for address, endpoint in wanted.items():
             session = self._sessions.get(address)
             if session is None:
-                self._sessions[address] = _Session(self, endpoint)
+                self._sessions[address] = _Session(self, endpoint, known.get(address))
             else:
                 session.endpoint = endpoint
 
@@ -112,9 +117,11 @@ class Checks:
 class _Session:
     """The checks of one endpoint."""
 
-    def __init__(self, checks: Checks, endpoint: Endpoint) -> None:
+    def __init__(self, checks: Checks, endpoint: Endpoint, known: CheckedHealth | None) -> None:
         self.endpoint = endpoint
         self.state = CheckState(checks._settings)
+        if known is not None:
+            self.state.adopt(known)
         self.first = asyncio.Event()
         self._checks = checks
         self._due = asyncio.Event()

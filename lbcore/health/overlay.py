@@ -2,40 +2,39 @@
 
 It reads what sources say and writes findings beside it, so nothing runs in a circle. Changes of one service go out at
 most once a window: an endpoint that flaps costs the clients one update a window, and what a source removes never waits.
+Where several servers have a `lbcore.board` in common, each checks a share (`lbcore.health.sharing`), and all lay over
+what all of them found.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from lbcore.board import Board
 from lbcore.directory import Directory, DirectorySnapshot
 from lbcore.errors import LbError
-from lbcore.findings import Findings
-from lbcore.health.checks import LOG, Checks, Timing
+from lbcore.health.checks import LOG, Timing
 from lbcore.health.counts import CheckCounts
 from lbcore.health.debounce import Debounce
-from lbcore.health.outcome import Outcome
 from lbcore.health.pace import Pace
-from lbcore.health.probe import make_probe
-from lbcore.health.state import CheckState, Transition
-from lbcore.model import CheckedHealth, Endpoint
-from lbcore.settings import HealthCheck
+from lbcore.health.service_health import ServiceHealth
+from lbcore.health.sharing import digest
 from lbcore.snapshot import ServiceSnapshot
 
 __all__ = ["DirectoryHealth"]
 
 WINDOW = 1.0  # seconds; Envoy merges updates of health for as long (update_merge_window)
-_GATHERING = 0.05  # seconds that the first change of a window waits for those that come with it
 _LONGEST_FIRST_ROUND = 5.0  # seconds that a start waits for first checks
+_LOOK = 1.0  # seconds between two looks for endpoints that nobody checks
 
 
 class DirectoryHealth:
     """Follows a directory: `run` until cancelled, then `close`.
 
     The traffic of the clients does not pass here, so the no-traffic intervals are for Envoy alone. `passed` hears the
-    service and address of each check that passed and changed nothing.
+    service and address of each check that passed and changed nothing. Without a `board` this server checks everything.
     """
 
     def __init__(
@@ -45,18 +44,41 @@ class DirectoryHealth:
         window: float = WINDOW,
         seed: int | None = None,
         passed: Callable[[str, str], None] = lambda service, address: None,  # noqa: ARG005
+        board: Board | None = None,
     ) -> None:
         self._directory = directory
         self._passed = passed
         self._window = window
         self._timing = Timing(draw=random.Random(seed).randrange)
         self._pace = Pace()
-        self._services: dict[str, _ServiceHealth] = {}
+        self._board = board
+        self._services: dict[str, ServiceHealth] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        if board is not None:
+            board.follow(self)
 
     def counts(self) -> Iterator[tuple[str, CheckCounts]]:
         """What each checked service has counted, by name."""
         return ((name, self._services[name].counts) for name in sorted(self._services))
+
+    @property
+    def members(self) -> int:
+        """How many servers share the checks, this one included."""
+        return max(1, len(self._board.members)) if self._board is not None else 1
+
+    def checked_here(self) -> Iterator[tuple[str, int]]:
+        """How many endpoints of each service this server checks."""
+        return ((name, len(self._services[name].checking)) for name in sorted(self._services))
+
+    def members_changed(self) -> None:
+        """See `BoardReader.members_changed`."""
+        for service in self._services.values():
+            service.meet()
+
+    def verdicts_changed(self, changed: Mapping[str, Collection[str]]) -> None:
+        """See `BoardReader.verdicts_changed`."""
+        for name in changed.keys() & self._services.keys():
+            self._services[name].hear(changed[name])
 
     async def first_round(self) -> None:
         """Begins with what is in the directory, and returns when it has been checked once, or took too long."""
@@ -66,8 +88,18 @@ class DirectoryHealth:
 
     async def run(self) -> None:
         """Follows the directory for ever."""
-        async for snapshot in self._directory.watch():
-            self._follow(snapshot)
+        looking = asyncio.ensure_future(self._look_for_orphans())
+        try:
+            async for snapshot in self._directory.watch():
+                self._follow(snapshot)
+        finally:
+            looking.cancel()
+
+    async def _look_for_orphans(self) -> None:
+        while self._board is not None:
+            await asyncio.sleep(_LOOK)
+            for service in list(self._services.values()):
+                service.adopt_orphans(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Ends every check."""
@@ -89,13 +121,22 @@ class DirectoryHealth:
                 running = self._begin(service)
             if running is not None:
                 running.follow(service)
+        if self._board is not None:
+            self._board.offer({name: digest(each.settings) for name, each in self._services.items()})
 
-    def _begin(self, service: ServiceSnapshot) -> _ServiceHealth | None:
+    def _begin(self, service: ServiceSnapshot) -> ServiceHealth | None:
         assert service.health_check is not None
         debounce = Debounce(self._window)
         try:
-            running = _ServiceHealth(
-                service, service.health_check, self._directory, self._pace, self._timing, debounce, self._passed
+            running = ServiceHealth(
+                service.name,
+                service.health_check,
+                self._directory,
+                self._pace,
+                self._timing,
+                debounce,
+                self._passed,
+                self._board,
             )
         except (LbError, OSError) as error:
             LOG.error("service %r is not checked: %s", service.name, error)
@@ -110,85 +151,6 @@ class DirectoryHealth:
         task = asyncio.ensure_future(ending.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-class _ServiceHealth:
-    """The checks of one service, and what of their results has not gone out yet."""
-
-    def __init__(
-        self,
-        service: ServiceSnapshot,
-        settings: HealthCheck,
-        directory: Directory,
-        pace: Pace,
-        timing: Timing,
-        debounce: Debounce,
-        passed: Callable[[str, str], None],
-    ) -> None:
-        self.settings = settings
-        self._passed = passed
-        self._name = service.name
-        self._directory = directory
-        self._debounce = debounce
-        self._checks = Checks(service.name, settings, make_probe(service.name, settings), self._hear, pace, timing)
-        self._found: dict[str, CheckedHealth] = {}
-        self._seen: ServiceSnapshot | None = None
-        self._first_ones: set[str] = set()  # of the first round, that have not been checked yet
-        self._timer: asyncio.TimerHandle | None = None
-        self._silent = False
-
-    @property
-    def counts(self) -> CheckCounts:
-        return self._checks.counts
-
-    def follow(self, service: ServiceSnapshot) -> None:
-        """Checks the endpoints that the service has now."""
-        if service is self._seen:
-            return
-        addresses = {endpoint.address for endpoint in service.endpoints}
-        if self._seen is None:
-            self._first_ones = set(addresses)
-        self._first_ones &= addresses
-        self._seen = service
-        self._found = {address: found for address, found in self._found.items() if address in addresses}
-        self._checks.follow(service.endpoints)
-
-    async def first_round(self, limit: float) -> None:
-        await self._checks.first_round(limit)
-        self._publish()
-
-    def silence(self) -> None:
-        """Publishes nothing more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._silent = True
-
-    async def close(self) -> None:
-        await self._checks.close()
-
-    def _hear(self, endpoint: Endpoint, state: CheckState, outcome: Outcome, transition: Transition) -> None:
-        self._first_ones.discard(endpoint.address)
-        if self._silent:
-            return
-        if transition is not Transition.CHANGED:
-            if outcome.passed and not state.failed:
-                self._passed(self._name, endpoint.address)
-            return
-        self._found[endpoint.address] = state.found(outcome.reason)
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            due = max(self._debounce.due(loop.time()), loop.time() + _GATHERING)
-            self._timer = loop.call_at(due, self._publish)
-
-    def _publish(self) -> None:
-        if self._silent:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._debounce.sent(asyncio.get_running_loop().time())
-        self._directory.lay_over(self._name, Findings(dict(self._found), hold_new=not self._first_ones))
 
 
 def _is_checked(service: ServiceSnapshot) -> bool:

@@ -72,6 +72,12 @@ class CheckState:
             reason=reason,
         )
 
+    def adopt(self, found: CheckedHealth) -> None:
+        """Goes on from what another checker has found, so that the thresholds hold for the next result too."""
+        self.checked = True
+        self.failed = not found.passing
+        self.degraded, self.excluded, self.timed_out = found.degraded, found.excluded, found.timed_out
+
     def take(self, outcome: Outcome) -> Transition:
         """Takes the result of a check; returns what it changed."""
         transition = self._passed(outcome) if outcome.passed else self._not_passed(outcome)

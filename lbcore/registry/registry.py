@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lbcore.board import Board
 from lbcore.registration import Announcement, Key, Registration, Report
 from lbcore.registry.feed import Update
 from lbcore.registry.table import Written
@@ -77,6 +78,10 @@ class Registry(Protocol):
 
 class RegistryStore(Registry, Protocol):
     """A registry that a service runs: `open` first, `run` until cancelled, `close` last."""
+
+    @property
+    def board(self) -> Board | None:
+        """Where its servers share their health checks; None where there is only one server."""
 
     def open(self) -> None:
         """Makes it ready to run. Raises `StoreFailed` where it cannot be."""

@@ -205,7 +205,16 @@ class _StateCollector(Collector):
         yield endpoints
         yield active
 
-    def _health_checks(self) -> Iterator[CounterMetricFamily]:
+    def _health_checks(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        yield GaugeMetricFamily(
+            "lbcore_health_check_members", "Servers that share the checks, this one included", self._checks.members
+        )
+        checked = GaugeMetricFamily(
+            "lbcore_health_checked_endpoints", "Endpoints that this server checks", labels=["service"]
+        )
+        for name, count in self._checks.checked_here():
+            checked.add_metric([name], count)
+        yield checked
         results = CounterMetricFamily(
             "lbcore_health_checks", "Active checks by result: passed, or why they failed", labels=["service", "result"]
         )

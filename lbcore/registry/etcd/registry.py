@@ -23,6 +23,7 @@ from lbcore.etcd.connection import EtcdConnection
 from lbcore.etcd.following import PrefixFollower
 from lbcore.registration import Announcement, Key, Registration, RegistrySettings, Report
 from lbcore.registry.admission import check_announcements
+from lbcore.registry.etcd.board import EtcdBoard
 from lbcore.registry.etcd.leases import KEPT, EtcdLeases
 from lbcore.registry.etcd.records import Keys, LeaseRecord, Record, decode_lease, encode_lease
 from lbcore.registry.etcd.view import View
@@ -56,7 +57,9 @@ class EtcdRegistry:
         self._settings = settings or RegistrySettings()
         self._clock = clock
         self._address = address
-        self._keys = Keys(address.prefix or "/lbcore/v1")
+        prefix = address.prefix or "/lbcore/v1"
+        self._board = EtcdBoard(prefix, self._settings)
+        self._keys = Keys(prefix)
         self._view = View(self._keys)
         self._feed = Feed("", self._view.registrations, lambda: self._view.revision)
         self._publisher = Publisher(directory, self._settings.debounce)
@@ -73,15 +76,21 @@ class EtcdRegistry:
         self._connection = EtcdConnection(self._address)
         self._leases = EtcdLeases(self._connection)
         self._writer = Writer(self._connection, self._keys, self._view)
+        self._board.open(self._connection, self._leases)
 
     async def run(self) -> None:
-        """Follows etcd, judges leases that have run out and publishes what changes, for ever."""
-        await asyncio.gather(self._follow(), self._publisher.run(), self._judge_for_ever())
+        """Follows etcd, judges leases that have run out, shares health checks and publishes what changes, for ever."""
+        await asyncio.gather(self._follow(), self._publisher.run(), self._judge_for_ever(), self._board.run())
 
     async def close(self) -> None:
         """Ends the connection."""
         self._leases.close()
         await self._connection.close()
+
+    @property
+    def board(self) -> EtcdBoard:
+        """Where the servers share their health checks."""
+        return self._board
 
     @property
     def ordered(self) -> bool:
@@ -251,9 +260,10 @@ class EtcdRegistry:
             if epoch != self._feed.epoch:
                 self._feed.restart(epoch)
                 self._publisher.replace((each.service, each.endpoint) for each in self._view.registrations())
-            else:
+            elif changes:
                 self._feed.append(changes)
                 self._publisher.apply(changes)
+            self._board.apply(step)
             if not self._synced:
                 self._synced = True
                 self._publisher.publish()

@@ -6,7 +6,7 @@ that it announces, so that its heartbeats cost the same for one endpoint and for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from lbcore.errors import InvalidSetting, Mistake
 from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.schema import Checked
 from lbcore.snapshot import endpoint_mistakes
-from lbcore.validation import Percent, Seconds, Whole, number, refusal, resource_name
+from lbcore.validation import Percent, Seconds, Whole, number, printable, refusal, resource_name
 
 __all__ = [
     "MAX_TTL",
@@ -101,12 +101,24 @@ class Change(NamedTuple):
     registration: Registration | None
 
 
+def store_name(value: object, field: str) -> str:
+    """Where registrations are kept: `etcd://…`, `etcds://…`, `sqlite:PATH`, `memory`; empty: beside the file."""
+    name = printable(value, field)
+    kind, _, place = name.partition(":")
+    known = kind == "sqlite" or (kind in ("etcd", "etcds") and place.startswith("//"))
+    if name not in ("", "memory") and not (known and place.strip("/")):
+        raise refusal(field, name, "expected etcd://HOST:PORT/PREFIX, sqlite:PATH or memory")
+    return name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings(Checked):
-    """How a registry treats silence.
+    """Where a registry keeps what it is told, and how it treats silence.
 
     Fields:
+        store: see `store_name`.
         default_ttl: seconds that a lease lasts without a heartbeat, where its agent does not say.
+        min_ttl, max_ttl: what an agent may say.
         max_expiry_percent: of a service's leases; where more have gone silent at once, it is the network that is gone
             and not they: their registrations are held.
         min_leases: below so many leases of a service that is not judged; each then ends by itself.
@@ -117,12 +129,26 @@ class RegistrySettings(Checked):
     The defaults: Nacos removes after 15 s of silence at the earliest, Eureka holds where less than 85 % renew.
     """
 
+    store: Annotated[str, store_name] = ""
     default_ttl: Annotated[float, Seconds(MIN_TTL)] = 15.0
+    min_ttl: Annotated[float, Seconds(MIN_TTL)] = MIN_TTL
+    max_ttl: Annotated[float, Seconds(MIN_TTL)] = MAX_TTL
     max_expiry_percent: Percent = 50.0
     min_leases: Annotated[int, Whole(1, 1_000_000)] = 5
     debounce: Annotated[float, Seconds(0.0)] = 0.1
     check_owners: Annotated[int, Whole(1, 100)] = 3
     checker_ttl: Annotated[float, Seconds(2.0)] = 5.0
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if self.max_ttl > MAX_TTL:
+            yield Mistake(("max_ttl",), f"max_ttl {self.max_ttl:g}: expected at most {MAX_TTL:g} seconds")
+        if not self.min_ttl <= self.default_ttl <= self.max_ttl:
+            what = f"default_ttl {self.default_ttl:g}: expected min_ttl {self.min_ttl:g} to max_ttl {self.max_ttl:g}"
+            yield Mistake(("default_ttl",), what)
+
+    def ttl(self, asked: float | None) -> float:
+        """The seconds that a lease lasts whose agent asks for so many. Raises `InvalidSetting` beyond the limits."""
+        return self.default_ttl if asked is None else number(asked, "ttl", self.min_ttl, self.max_ttl)
 
 
 def lease_ttl(value: object) -> float:

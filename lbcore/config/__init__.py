@@ -9,20 +9,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 from lbcore.config import document
 from lbcore.config.decoding import MISSING, Decoder, in_words, meant
 from lbcore.config.document import Malformed, Node, compose
 from lbcore.config.services import decode_service, unknown_service
 from lbcore.delivery import XdsDelivery
-from lbcore.errors import ConfigError, Mistake
+from lbcore.errors import ConfigError, InvalidSetting, Mistake
+from lbcore.etcd.address import EtcdAddress
+from lbcore.registration import RegistrySettings
 from lbcore.routing import Listener, listener_clashes
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.source import Source
 
 __all__ = ["Configuration", "load", "parse"]
 
-_FIELDS = ("services", "listeners", "xds")
+T = TypeVar("T")
+
+_FIELDS = ("services", "listeners", "xds", "registry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,7 @@ class Configuration:
     listeners: tuple[Listener, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict)
     xds: XdsDelivery = field(default_factory=XdsDelivery)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
 
 
 def load(path: Path) -> Configuration:
@@ -98,13 +104,32 @@ def _configuration(decoder: Decoder, root: Node | None) -> Configuration:
     named = _named_services(decoder, entries["services"]) if "services" in entries else {}
     decoded = [decode_service(decoder, name, node, ("services", name), named) for name, node in named.items()]
     services = [service for service in decoded if service is not None]
-    xds = decoder.value(XdsDelivery, entries["xds"], ("xds",)) if "xds" in entries else XdsDelivery()
+    registry = _section(decoder, RegistrySettings, entries, "registry")
+    if "registry" in entries:
+        decoder.judge(_store_mistakes(registry), entries["registry"], ("registry",))
     return Configuration(
-        xds=XdsDelivery() if xds is MISSING else xds,
+        xds=_section(decoder, XdsDelivery, entries, "xds"),
+        registry=registry,
         services=tuple(service.snapshot for service in services),
         listeners=_listeners(decoder, entries["listeners"], named) if "listeners" in entries else (),
         sources={service.snapshot.name: service.source for service in services if service.source is not None},
     )
+
+
+def _section(decoder: Decoder, kind: type[T], entries: Mapping[str, Node], name: str) -> T:
+    """Settings of a part as a whole; those by default where the file says nothing, or makes a mistake there."""
+    value = decoder.value(kind, entries[name], (name,)) if name in entries else MISSING
+    return kind() if value is MISSING else cast("T", value)
+
+
+def _store_mistakes(registry: RegistrySettings) -> Iterator[Mistake]:
+    """What is wrong with an etcd's address in more than its form."""
+    if registry.store.startswith("etcd"):
+        try:
+            EtcdAddress.parse(registry.store, "store")
+        except InvalidSetting as wrong:
+            for each in wrong.mistakes:
+                yield Mistake(("store",), each.what)
 
 
 def _named_services(decoder: Decoder, node: Node) -> dict[str, Node]:

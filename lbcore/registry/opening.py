@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 from lbcore.directory import Directory
-from lbcore.errors import InvalidSetting
-from lbcore.registration import RegistrySettings
+from lbcore.registration import RegistrySettings, store_name
 from lbcore.registry.embedded import EmbeddedRegistry
 from lbcore.registry.journal import Journal
 from lbcore.registry.registry import RegistryStore
@@ -21,22 +20,21 @@ logger = logging.getLogger(__name__)
 def make_registry_store(
     store: str, config: Path, directory: Directory, settings: RegistrySettings | None = None
 ) -> RegistryStore:
-    """The registry that `store` names. Raises `InvalidSetting`.
+    """The registry that `store` names, or else the settings' own. Raises `InvalidSetting`.
 
     `etcd://HOST,.../PREFIX` (`lbcore.etcd.address`) keeps registrations there, `sqlite:PATH` in that file, `memory`
     nowhere; empty: in `NAME.registry.db` beside the configuration file NAME.yaml.
     """
+    store = store_name(store, "--store") or (settings or RegistrySettings()).store
     if store.startswith(("etcd:", "etcds:")):
         from lbcore.etcd.address import EtcdAddress
         from lbcore.registry.etcd.registry import EtcdRegistry
 
-        return EtcdRegistry(directory, EtcdAddress.parse(store, "--store"), settings)
+        return EtcdRegistry(directory, EtcdAddress.parse(store, "store"), settings)
     if store == "memory":
         return EmbeddedRegistry(directory, settings)
-    if store.startswith("sqlite:") and len(store) > len("sqlite:"):
+    if store.startswith("sqlite:"):
         return EmbeddedRegistry(directory, settings, Journal(Path(store[len("sqlite:") :])))
-    if store:
-        raise InvalidSetting(f"--store {store!r}: expected etcd://HOST:PORT/PREFIX, sqlite:PATH or memory")
     path = config.with_name(f"{config.stem}.registry.db")
     if not path.exists() and not os.access(path.parent, os.W_OK):
         logger.warning("%s cannot be written: registrations are kept in memory alone; --store names a file", path)

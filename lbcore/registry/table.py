@@ -157,10 +157,11 @@ class Table:
 
         Raises `InvalidSetting` naming the field, `UnknownLease`; then nothing has changed.
         """
+        lifetime = self._settings.ttl(ttl)
         check_announcements(announcements, self._announced, self._weights)
-        lease = self._heard(lease_id) if lease_id else self._grant(ttl)
+        lease = self._heard(lease_id) if lease_id else self._grant(lifetime)
         if lease_id and ttl is not None:
-            lease.ttl = ttl
+            lease.ttl = lifetime
         superseded = [each.key for each in announcements if not self._put(lease, each, sequence)]
         self._queue(lease)
         return Written(lease.id, lease.ttl, tuple(superseded))
@@ -270,10 +271,10 @@ class Table:
             entry.held = held
             self._record(entry)
 
-    def _grant(self, ttl: float | None) -> Lease:
+    def _grant(self, ttl: float) -> Lease:
         self.revision += 1
         lease_id = self._lease_ids()
-        lease = Lease(lease_id, self._settings.default_ttl if ttl is None else ttl, self.revision, self._clock())
+        lease = Lease(lease_id, ttl, self.revision, self._clock())
         self.leases[lease_id] = lease
         return lease
 

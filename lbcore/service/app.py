@@ -92,11 +92,14 @@ class Service:
         self._admin_binding = admin_binding
         self._stop = asyncio.Event()
         directory = Directory()
-        self._sources = RunningSources(directory, remembered=RememberedMembers.beside(config, store))
+        self._sources = RunningSources(directory)
         self._source = FileSource(config, directory, self._sources)
+        self._source.read_first()
+        settings = self._source.registry
+        self._sources.remembered = RememberedMembers.beside(config, store or settings.store)
         self._clusters = Clusters(directory)
         self._leases: LeaseTable[Lease] = LeaseTable()
-        self._registrations = make_registry_store(store, config, directory)
+        self._registrations = make_registry_store(store, config, directory, settings)
         self._checks = DirectoryHealth(directory, passed=self._clusters.passed_check, board=self._registrations.board)
         registry = make_registry(self._clusters, self._leases, self._source, self._checks, self._sources)
         registry.register(RegistryCollector(self._registrations))

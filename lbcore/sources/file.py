@@ -22,6 +22,7 @@ from lbcore.config import Configuration
 from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
 from lbcore.errors import ConfigError, LbError
+from lbcore.registration import RegistrySettings
 from lbcore.sources.running import RunningSources, source_name
 
 __all__ = ["FileSource"]
@@ -38,8 +39,10 @@ _Stamp = tuple[int, ...]  # what identifies the state of the file; empty where t
 class FileSource:
     """Publishes the services and listeners of one file, and says which sources its services want.
 
-    `load_first` once, then `run` until cancelled. All of it on the event loop's thread, save for the decoding.
-    `xds` is what it says of the xDS server, `when_loaded` is called after each load.
+    `load_first` once, after `read_first` where its settings are needed before, then `run` until cancelled. All of it on
+    the event loop's thread, save for the decoding.
+    `xds` is what it says of the xDS server, `registry` what it says of the registry; `when_loaded` is called after
+    each load.
     `loads` and `failures` count how often new content was taken, and refused.
     """
 
@@ -56,18 +59,25 @@ class FileSource:
         self._digest = b""  # of the content that was decoded last
         self._decoded: Configuration | ConfigError = Configuration()
         self.xds = XdsDelivery()
+        self.registry = RegistrySettings()
         self.when_loaded: Callable[[], None] = lambda: None
         self.loads = 0
         self.failures = 0
         self._reported: tuple[bytes, str] | None = None  # the failure that was logged last: content and reason
         directory.await_source(self.name)
 
-    def load_first(self) -> None:
-        """Loads and publishes at once. Raises `ConfigError` with every mistake."""
+    def read_first(self) -> None:
+        """Reads it, and says what it has to say of the registry. Raises `ConfigError` with every mistake."""
         self._stamp = _stamp(self._path)  # before the content: a change in between is noticed by the first look
         content = config.read(self._path)
-        self._decoded = config.decode(content, config.shown(self._path))
+        self._decoded = decoded = config.decode(content, config.shown(self._path))
         self._digest = _digest(content)
+        self.registry = decoded.registry
+
+    def load_first(self) -> None:
+        """Publishes at once what it reads, or has read. Raises `ConfigError` with every mistake."""
+        if self._stamp is None:
+            self.read_first()
         self._publish()
 
     async def run(self) -> None:
@@ -136,11 +146,17 @@ class FileSource:
         changed = self._directory.publish(self.name, self._decoded.services, self._decoded.listeners, sourced=sourced)
         self._sources.want(sources)
         self.xds = self._decoded.xds
+        self._take_registry(self._decoded.registry)
         self.when_loaded()
         if changed or self._reported:
             self.loads += 1
             LOG.info("%s: loaded, %d services", config.shown(self._path), len(services))
         self._reported = None
+
+    def _take_registry(self, settings: RegistrySettings) -> None:
+        if settings != self.registry:
+            self.registry = settings
+            LOG.warning("%s: what it says of the registry now takes effect with a restart", config.shown(self._path))
 
     def _report(self, reason: str) -> None:
         """Marks the source stale, and logs what has not been logged of this content."""

@@ -36,8 +36,8 @@ class RememberedMembers:
 
     @staticmethod
     def beside(config: Path, store: str) -> RememberedMembers:
-        """In `NAME.sources.db` beside the configuration file, or beside the file of a `--store sqlite:PATH`; nowhere
-        with `--store memory`."""
+        """In `NAME.sources.db` beside the configuration file, or beside the file of a store `sqlite:PATH`; nowhere with
+        `memory`."""
         if store == "memory":
             return RememberedMembers(None)
         base = Path(store.removeprefix("sqlite:")) if store.startswith("sqlite:") else config

@@ -54,7 +54,7 @@ class RunningSources:
     ) -> None:
         self._directory = directory
         self._timing = timing or Timing()
-        self._remembered = remembered or RememberedMembers(None)
+        self.remembered = remembered or RememberedMembers(None)
         self._to_keep: dict[str, tuple[Source, Membership]] = {}  # by source: what is not on disk yet
         self._open_feed = open_feed
         self._wanted: dict[str, Source] = {}
@@ -113,7 +113,7 @@ class RunningSources:
             keeping.cancel()
             self._ending.append(keeping)
             await self._settle()
-            self._remembered.keep(self._to_keep)
+            self.remembered.keep(self._to_keep)
 
     async def _keep(self) -> None:
         """Writes what sources have said to disk, in a thread, for ever."""
@@ -121,7 +121,7 @@ class RunningSources:
             await self._timing.sleep(_KEEPING)
             if self._to_keep:
                 said, self._to_keep = self._to_keep, {}
-                await asyncio.to_thread(self._remembered.keep, said)
+                await asyncio.to_thread(self.remembered.keep, said)
 
     def _start(self, service: str) -> _Running:
         source = self._wanted[service]
@@ -149,7 +149,7 @@ class RunningSources:
         await self._timing.sleep(after)
         if follower.last_success is not None:
             return
-        remembered = self._remembered.recall(follower.name, source)
+        remembered = self.remembered.recall(follower.name, source)
         what = "what it said before the restart" if remembered else "nothing of it"
         LOG.error("source %s: not heard from within %g s; answers go on with %s", follower.name, after, what)
         if remembered is None:

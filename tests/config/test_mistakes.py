@@ -221,6 +221,27 @@ def test_a_mistake_in_the_delivery(settings: str, expected: str) -> None:
     assert mistake.startswith(f"lb.yaml:2: {expected}")
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("{stor: memory}", "registry.stor: unknown field; did you mean store?"),
+        ("{store: disk}", "registry.store: store 'disk': expected etcd://HOST:PORT/PREFIX, sqlite:PATH or memory"),
+        ("{store: 'sqlite:'}", "registry.store: store 'sqlite:': expected etcd://"),
+        ("{store: 'etcd://h:99999/x'}", "registry.store: store: member 'h:99999': expected HOST or HOST:PORT"),
+        ("{store: 'etcds://h/x?colour=red'}", "registry.store: store: unknown option 'colour'"),
+        ("{min_leases: 0}", "registry.min_leases: min_leases 0: expected a whole number, 1 to"),
+        ("{max_expiry_percent: 101}", "registry.max_expiry_percent: max_expiry_percent 101: expected a number"),
+        ("{max_ttl: 2h}", "registry.max_ttl: max_ttl 7200: expected at most 3600 seconds"),
+        ("{default_ttl: 5s, min_ttl: 6s}", "registry.default_ttl: default_ttl 5: expected min_ttl 6 to max_ttl 3600"),
+        ("{checker_ttl: 1s}", "registry.checker_ttl: checker_ttl 1.0: expected a number, 2 or more"),
+        ("etcd", "registry: expected a mapping, found 'etcd'"),
+    ],
+)
+def test_a_mistake_in_the_registry(settings: str, expected: str) -> None:
+    (mistake,) = mistakes(f"services: {{}}\nregistry: {settings}")
+    assert mistake.startswith(f"lb.yaml:2: {expected}")
+
+
 def test_two_endpoints_of_one_address_name_both_lines() -> None:
     text = """services:
   web:

@@ -16,6 +16,7 @@ from lbcore.delivery import XdsDelivery
 from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint, Locality
 from lbcore.policy import Policy
+from lbcore.registration import RegistrySettings
 from lbcore.request_hash import HashMethod, RegexRewrite
 from lbcore.retry import RetryBackOff, RetryPolicy
 from lbcore.routing import Listener, Route, RouteAction
@@ -63,6 +64,7 @@ SECTIONS: dict[str, type] = {
     "## `listeners`": Listener,
     "### `route`": RouteAction,
     "## `xds`": XdsDelivery,
+    "## `registry`": RegistrySettings,
     "### `retry`": RetryPolicy,
     "#### `retry_back_off`": RetryBackOff,
     "### `fault`": Fault,

@@ -49,6 +49,18 @@ def test_what_is_announced_is_registered_with_all_that_was_said_of_it() -> None:
     assert (found.lease, found.stale, found.held) == (lease, False, False)
 
 
+def test_a_time_to_live_beyond_the_limits_is_refused_by_name_and_changes_nothing() -> None:
+    scene = Scene(min_ttl=2.0, max_ttl=20.0)
+    for asked in (1.9, 20.1):
+        with pytest.raises(InvalidSetting, match=rf"^ttl {asked}: expected a number, 2 or more, at most 20$"):
+            scene.table.register(0, asked, [])
+    assert (scene.table.revision, scene.table.leases) == (0, {})
+    lease = scene.table.register(0, 2.0, []).lease
+    with pytest.raises(InvalidSetting, match=r"^ttl 30"):
+        scene.table.register(lease, 30.0, [])
+    assert scene.table.leases[lease].ttl == 2.0
+
+
 def test_one_lease_carries_many_endpoints() -> None:
     scene = Scene()
     lease = scene.agent(ONE, TWO)

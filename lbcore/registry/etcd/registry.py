@@ -121,10 +121,11 @@ class EtcdRegistry:
     ) -> Written:
         """See `Registry.register`."""
         self._expect_sync()
+        lifetime = self._settings.ttl(ttl)
         check_announcements(announcements, self._view.announced_for, self._view.weights)
         lease = await self._keep(lease_id) if lease_id else None
         if lease is None:
-            lease_id, lease = await self._grant(self._settings.default_ttl if ttl is None else ttl)
+            lease_id, lease = await self._grant(lifetime)
         wanted = {each.key: each.endpoint for each in announcements}
 
         def decide(key: Key, record: Record | None) -> Decision:

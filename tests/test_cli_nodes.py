@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from tests.harness.process import Process
+from tests.harness.process import Process, wait_until
 from tests.harness.service import LBCORE, LbcoreService, lbcore, web_with
 from tests.xds.clients import CDS, EDS, SotwClient
 
@@ -61,6 +61,7 @@ def nodes(service: LbcoreService, *arguments: str) -> list[dict[str, Any]]:
 
 def test_s5_a_nack_is_seen_with_node_type_version_and_message(service: LbcoreService) -> None:
     with client_that_refuses(service):
+        wait_until(lambda: "ERROR" in {each["status"] for each in nodes(service)}, "the refusal")
         clusters, assignments = nodes(service)
         assert clusters["status"] == "SYNCED"
         assert assignments["node"] == "edge-1"

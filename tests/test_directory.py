@@ -15,7 +15,7 @@ from lbcore.model import Endpoint, Locality
 from lbcore.policy import Random, RingHash
 from lbcore.routing import Listener
 
-TIME_LIMIT = 5.0  # seconds for what happens at once
+TIME_LIMIT = 30.0  # seconds for what happens at once
 
 
 def service(name: str, *addresses: str, **settings: object) -> ServiceSnapshot:

@@ -27,8 +27,8 @@ def fleet() -> Iterator[Process]:
         for port in USUAL_PORTS:
             with suppress(OSError):
                 running.enter_context(socket.create_server(("127.0.0.1", port)))
-        process = running.enter_context(Process([sys.executable, "-u", "-m", "examples.run"], cwd=ROOT, grace=15))
-        process.wait_for_output("Ctrl-C stops everything", 30)
+        process = running.enter_context(Process([sys.executable, "-u", "-m", "examples.run"], cwd=ROOT, grace=30))
+        process.wait_for_output("Ctrl-C stops everything")
         yield process
 
 
@@ -38,7 +38,7 @@ def commands(fleet: Process) -> list[str]:
 
 
 def run(command: str) -> str:
-    ended = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(shlex.split(command), cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

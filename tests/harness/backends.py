@@ -80,7 +80,7 @@ class HttpBackends:
         self._behaviour[address] = Behaviour(status, delay)
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _start_all(self) -> list[str]:
         self._runner = web.AppRunner(web.Application(), access_log=None, shutdown_timeout=0)

@@ -69,11 +69,11 @@ class ControlPlane:
 
     def start(self) -> None:
         """Starts with nothing known: no client is answered before the first `publish`."""
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
 
     def stop(self) -> None:
         """Ends it at once, as a crash would."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
 
     def publish(self, *services: ServiceSnapshot, listeners: Sequence[Listener] = ()) -> None:
         """From now on there are these services and listeners and no others."""
@@ -117,7 +117,7 @@ class ControlPlane:
         async def run() -> Result:
             return work()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
 
     async def _start(self) -> None:
         self._directory = Directory()

@@ -82,23 +82,23 @@ class Etcd:
         """Forgets all history up to now."""
         revision = self.put("compaction", "now")
         with self._channel() as channel:
-            rpc.KVStub(channel).Compact(rpc.CompactionRequest(revision=revision, physical=True), timeout=5)
+            rpc.KVStub(channel).Compact(rpc.CompactionRequest(revision=revision, physical=True), timeout=30)
 
     def put(self, key: str, value: str) -> int:
         """Writes a key, and returns the revision."""
         with self._channel() as channel:
-            response = rpc.KVStub(channel).Put(rpc.PutRequest(key=key.encode(), value=value.encode()), timeout=5)
+            response = rpc.KVStub(channel).Put(rpc.PutRequest(key=key.encode(), value=value.encode()), timeout=30)
             revision: int = response.header.revision
             return revision
 
     def delete(self, key: str) -> None:
         with self._channel() as channel:
-            rpc.KVStub(channel).DeleteRange(rpc.DeleteRangeRequest(key=key.encode()), timeout=5)
+            rpc.KVStub(channel).DeleteRange(rpc.DeleteRangeRequest(key=key.encode()), timeout=30)
 
     def content(self) -> dict[str, str]:
         """Everything that is in it."""
         with self._channel() as channel:
-            response = rpc.KVStub(channel).Range(rpc.RangeRequest(key=b"\0", range_end=b"\0"), timeout=5)
+            response = rpc.KVStub(channel).Range(rpc.RangeRequest(key=b"\0", range_end=b"\0"), timeout=30)
             return {each.key.decode(): each.value.decode() for each in response.kvs}
 
     def _channel(self) -> grpc.Channel:

@@ -57,7 +57,7 @@ class PickerServer:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine on the server's loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     def call(self, function: Callable[[], T]) -> T:
         """Calls a function on the server's loop."""

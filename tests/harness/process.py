@@ -37,7 +37,7 @@ class Process:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        grace: float = 5.0,
+        grace: float = 20.0,
     ) -> None:
         self.argv = [str(part) for part in argv]
         self._env = {**os.environ, **env} if env is not None else None

@@ -54,11 +54,11 @@ class RegistryServer:
 
     def start(self) -> None:
         """Starts it, after `stop` at the same address."""
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
 
     def stop(self) -> None:
         """Ends it at once, as a crash would."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
 
     def call(self, function: Callable[[], T]) -> T:
         """Calls a function on the server's loop."""
@@ -66,7 +66,7 @@ class RegistryServer:
         async def wrapped() -> T:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(30)
 
     def addresses(self, service: str) -> set[str]:
         """What the Directory has of a service."""

@@ -31,7 +31,7 @@ class Ended(NamedTuple):
 def lbcore(*arguments: str | Path) -> Ended:
     """Runs a command of the command line to its end."""
     with Process([*LBCORE, *arguments], cwd=ROOT) as process:
-        code = process.wait(20)
+        code = process.wait(60)
         return Ended(code, process.stdout, process.stderr)
 
 
@@ -71,7 +71,7 @@ class LbcoreService:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal and returns the exit code that it ends with by itself."""
         self.process.signal(number)
-        return self.process.wait(15)
+        return self.process.wait()
 
     def restart(self) -> None:
         """Starts it again, on the addresses that it had. After `end`."""
@@ -86,7 +86,7 @@ class LbcoreService:
     def _start(self) -> None:
         # Longer than the service's own drain: a forced end would hide that it does not end by itself.
         argv = [*LBCORE, "serve", self.config, "--grpc", self.grpc, "--admin", self.admin, *self._options]
-        self.process = Process(argv, cwd=ROOT, grace=15)
+        self.process = Process(argv, cwd=ROOT, grace=30)
         self.process.start()
         try:
             ready = self.process.wait_for_output(r"^ready grpc=(\S+) admin=(\S+)$")

@@ -36,7 +36,7 @@ class HttpTraffic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(30)
 
     def mark(self) -> int:
         """Now, for `since`."""

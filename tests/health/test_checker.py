@@ -317,7 +317,7 @@ async def test_a_watch_has_a_change_checked_long_before_the_interval_is_over() -
     await servicer.set("shop", health_pb2.HealthCheckResponse.SERVING)
     await server.start()
     cluster = fleet(address, B)
-    check = GrpcCheck("shop", watch=True, interval=600.0, timeout=5.0, healthy_threshold=1)
+    check = GrpcCheck("shop", watch=True, interval=600.0, timeout=30.0, healthy_threshold=1)
     probe = make_probe("web", check)
     async with HealthChecker(cluster, check, probe=OnlyFor(address, probe)):
         assert availability(cluster)[address] is Availability.HEALTHY

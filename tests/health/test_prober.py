@@ -15,7 +15,7 @@ from lbcore import Cluster, Endpoint, InvalidSetting, LoadReport, Prequal
 from lbcore.health.load_probes import GrpcLoadProbe, HttpLoadProbe
 from lbcore.health.prober import Prober
 
-KEEPS = Prequal(removals_per_pick=0.0)
+KEEPS = Prequal(removals_per_pick=0.0, max_age=3600.0)
 
 
 @asynccontextmanager

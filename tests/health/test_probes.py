@@ -119,7 +119,8 @@ class TestHttp:
     async def test_failures_of_the_network_count(
         self, make: Make, backends: UnreliableBackends, mood: Mood, cause: Cause
     ) -> None:
-        outcome = await check_http(make, backends, mood, timeout=TIMEOUT)
+        timeout = TIMEOUT if cause is Cause.NETWORK_TIMEOUT else PATIENT
+        outcome = await check_http(make, backends, mood, timeout=timeout)
         assert (outcome.cause, outcome.counts) == (cause, True)
         assert outcome.reason
 

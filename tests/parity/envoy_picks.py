@@ -43,7 +43,7 @@ class EnvoyPicks:
     def __enter__(self) -> EnvoyPicks:
         self._envoy.__enter__()
         host, _, port = self._envoy.listeners()["ingress"].rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=10)
+        self._socket = socket.create_connection((host, int(port)), timeout=30)
         self._stream = self._socket.makefile("rb")
         return self
 

@@ -204,9 +204,9 @@ def test_envoy_keeps_requests_in_its_zone_by_the_callers_that_lbcore_names(
     )
     assert shares is not None
     with HttpClient(listening(start_envoy(configuration))) as client:
-        answers = Counter(client.get().headers["x-backend"] for _ in range(600))
+        answers = Counter(client.get().headers["x-backend"] for _ in range(1200))
     here = sum(count for address, count in answers.items() if address in addresses[:2])
-    assert abs(here / 600 - shares[Locality("eu", "a")]) < 0.09  # 4.5 sigma
+    assert abs(here / 1200 - shares[Locality("eu", "a")]) < 0.09  # 6 sigma
     assert control_plane.nacks == []
 
 

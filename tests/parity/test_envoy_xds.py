@@ -102,7 +102,7 @@ def test_a_restart_costs_no_request_and_envoy_converges(
         assert traffic.since(gone).keys() == {one, two}
         control_plane.start()
         control_plane.publish(service("web", two, three), listeners=[listener])
-        wait_until(lambda: three in traffic.since(gone), "the new endpoint", 30)
+        wait_until(lambda: three in traffic.since(gone), "the new endpoint")
         settled = traffic.mark()
         wait_until(lambda: sum(traffic.since(settled).values()) > 50, "more requests")
         assert traffic.since(settled).keys() == {two, three}
@@ -120,7 +120,7 @@ def test_a_restart_before_the_sources_are_read_takes_nothing_away(
         wait_until(lambda: one in traffic.since(0), "requests")
         control_plane.stop()
         control_plane.start()
-        wait_until(lambda: control_plane.stream_count == 1, "Envoy's new stream", 30)
+        wait_until(lambda: control_plane.stream_count == 1, "Envoy's new stream")
         settled = traffic.mark()
         wait_until(lambda: sum(traffic.since(settled).values()) > 50, "more requests")
         assert "web" in envoy.clusters()

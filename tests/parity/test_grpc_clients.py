@@ -80,7 +80,7 @@ def test_a_restart_costs_no_call_and_the_client_converges(
     assert caller.since(gone).keys() == {one, two}
     control_plane.start()
     control_plane.publish(service("web", two, three))
-    wait_until(lambda: three in caller.since(gone), "the new endpoint", 30)
+    wait_until(lambda: three in caller.since(gone), "the new endpoint")
     settled = caller.mark()
     caller.wait_for_more(settled, 50)
     assert caller.since(settled).keys() == {two, three}
@@ -119,7 +119,7 @@ def test_a_client_keeps_to_its_health_priorities_and_weights_of_localities(
     settled = caller.mark()
     caller.wait_for_more(settled, 400)
     answers = caller.since(settled)
-    assert 0.8 < answers[one] / sum(answers.values()) < 0.98
+    assert 0.8 < answers[one] / sum(answers.values()) < 0.99  # 6 sigma
     assert caller.failures == []
 
 

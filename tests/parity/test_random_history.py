@@ -175,7 +175,7 @@ def test_v8_no_real_client_refuses_anything_of_a_random_history(
             time.sleep(dice.choice([0, 0, 0.002, 0.01]))
         services["web"] = ServiceSnapshot(name="web", endpoints=(Endpoint("127.0.0.1:7"),))
         control_plane.publish(*services.values())
-        wait_until(lambda: envoy.clusters().keys() == {*services, "lbcore"}, "all services", 30)
+        wait_until(lambda: envoy.clusters().keys() == {*services, "lbcore"}, "all services")
         for name, service in services.items():
             addresses = {endpoint.address for endpoint in service.endpoints}
             wait_until(lambda: envoy.hosts(name).keys() == addresses, f"the endpoints of {name}", 30)  # noqa: B023

@@ -50,7 +50,7 @@ async def test_one_at_a_time_each_with_a_larger_fence(connection: EtcdConnection
             await asyncio.sleep(0.05)
             inside -= 1
 
-    await asyncio.wait_for(asyncio.gather(*(work() for _ in range(4))), 30)
+    await asyncio.wait_for(asyncio.gather(*(work() for _ in range(4))), 60)
     assert (len(fences), fences) == (4, sorted(set(fences)))
 
 
@@ -63,5 +63,5 @@ async def test_a_holder_that_lost_its_lease_learns_it_and_cannot_write(connectio
             assert second.fence > first.fence
             assert not await write(connection, first, b"late")
             assert await write(connection, second, b"second")
-            await asyncio.wait_for(first.lost.wait(), 10)
+            await asyncio.wait_for(first.lost.wait(), 30)
             assert not second.lost.is_set()

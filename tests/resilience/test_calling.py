@@ -263,7 +263,7 @@ class TestHedging:
         assert len(calls.asked) == 1
 
     async def test_a_failure_brings_the_next_at_once(self, calls: Calls) -> None:
-        await asyncio.wait_for(call(calls.cluster, calls.attempts(ok_from(3)), hedge=Hedge(LONG, 3)), 10)
+        await asyncio.wait_for(call(calls.cluster, calls.attempts(ok_from(3)), hedge=Hedge(LONG, 3)), 30)
         assert len(set(calls.asked)) == 3
 
     async def test_a_failed_hedge_leaves_the_decision_to_the_first(self, calls: Calls) -> None:
@@ -309,7 +309,7 @@ class TestFaults:
         delayed = asyncio.ensure_future(call(calls.cluster, calls.attempts(ok_from(1)), fault=faults))
         await asyncio.sleep(0.01)
         assert faults.active == 1
-        await asyncio.wait_for(call(calls.cluster, calls.attempts(ok_from(1)), fault=faults), 10)
+        await asyncio.wait_for(call(calls.cluster, calls.attempts(ok_from(1)), fault=faults), 30)
         delayed.cancel()
         await asyncio.gather(delayed, return_exceptions=True)
         assert faults.active == 0

@@ -108,7 +108,7 @@ def test_metrics_count_a_refused_response_by_node_and_type(start_service: Start)
             )
             service.process.wait_for_output("picky.*not to my taste", stream="stderr")
 
-        responses = method(requests(), timeout=15)
+        responses = method(requests(), timeout=30)
         service.process.wait_for_output("picky.*not to my taste", stream="stderr")
         assert metrics(service)[f'lbcore_xds_nacks_total{{node="picky",type="{CLUSTER}"}}'] == 1
 

@@ -65,7 +65,7 @@ def test_a_port_beyond_this_machine_is_warned_of(changing: LbcoreService) -> Non
 @pytest.mark.parametrize("name", ["", "lbcore.v1.Picker", "envoy.service.discovery.v3.AggregatedDiscoveryService"])
 def test_grpc_health_says_serving(service: LbcoreService, name: str) -> None:
     with grpc.insecure_channel(service.grpc) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -99,8 +99,8 @@ def test_xds_and_picker_answer_on_the_same_port(service: LbcoreService) -> None:
     with grpc.insecure_channel(service.grpc) as channel:
         stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
         request = discovery_pb2.DiscoveryRequest(type_url=CLUSTER, node={"id": "test"})
-        response = next(stub.StreamAggregatedResources(iter([request]), timeout=5))
-        pick = PickerStub(channel).Pick(pb.PickRequest(service="web"), timeout=5)
+        response = next(stub.StreamAggregatedResources(iter([request]), timeout=30))
+        pick = PickerStub(channel).Pick(pb.PickRequest(service="web"), timeout=30)
     assert (len(response.resources), len(pick.endpoints)) == (1, 1)
 
 
@@ -144,7 +144,7 @@ def test_a_drain_ends_each_kind_of_stream_and_says_why(changing: LbcoreService) 
 
 def test_a_drain_tells_health_watchers_first(changing: LbcoreService) -> None:
     with grpc.insecure_channel(changing.grpc) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         changing.process.signal(signal.SIGTERM)
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING

@@ -17,7 +17,7 @@ from tests.harness.service import LbcoreService
 Start = Callable[[str], LbcoreService]
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 LRS = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats"
-TIME_LIMIT = 15.0  # seconds
+TIME_LIMIT = 60.0  # seconds
 
 
 def configuration(**xds: Any) -> str:

@@ -15,9 +15,11 @@ from tests.harness.process import wait_until
 from tests.harness.service import LbcoreService, lbcore, web_with
 
 ADDRESSES = tuple(f"127.0.0.1:{port}" for port in range(1, 11))
-EJECTING: dict[str, dict[str, Any]] = {
-    "outlier_detection": {"consecutive_5xx": 3, "base_ejection_time": "5s", "interval": "500ms"}
-}
+
+
+def ejecting(base_ejection_time: str, **more: Any) -> dict[str, Any]:
+    times = {"base_ejection_time": base_ejection_time, "interval": "200ms"}
+    return {"outlier_detection": {"consecutive_5xx": 3, **times, **more}}
 
 
 def fail(client: PickerClient, address: str, times: int) -> None:
@@ -36,12 +38,10 @@ def lines(service: LbcoreService) -> dict[str, str]:
     return dict(line.rpartition("::")[::2] for line in text.splitlines())
 
 
-def test_reported_failures_eject_and_the_ejection_is_seen_and_ends(
-    start_service: Callable[[str], LbcoreService], tmp_path: Path
+def test_reported_failures_eject_and_the_ejection_is_seen(
+    start_service: Callable[[str], LbcoreService],
 ) -> None:
-    log = tmp_path / "outliers.jsonl"
-    detection = {**EJECTING["outlier_detection"], "event_log_path": str(log)}
-    service = start_service(web_with(*ADDRESSES, outlier_detection=detection))
+    service = start_service(web_with(*ADDRESSES, **ejecting("300s")))
     sick = ADDRESSES[3]
     with PickerClient(service.grpc) as client:
         fail(client, sick, 3)
@@ -63,7 +63,19 @@ def test_reported_failures_eject_and_the_ejection_is_seen_and_ends(
         )
         assert f"{by_method} 1.0" in metrics
         assert "ejected: consecutive_5xx" in lbcore("endpoints", "web", "--server", service.grpc).stdout
-        wait_until(lambda: lines(service)[f"web::{sick}::health_flags"] == "healthy", 30)
+
+
+def test_an_ejection_ends_and_both_are_in_the_event_log(
+    start_service: Callable[[str], LbcoreService], tmp_path: Path
+) -> None:
+    log = tmp_path / "outliers.jsonl"
+    service = start_service(web_with(*ADDRESSES, **ejecting("500ms", event_log_path=str(log))))
+    sick = ADDRESSES[3]
+    with PickerClient(service.grpc) as client:
+        fail(client, sick, 3)
+        wait_until(lambda: lines(service)[f"web::{sick}::health_flags"] == "healthy", "the end of the ejection")
+        metrics = service.get("/metrics").body.decode()
+        assert 'lbcore_outlier_ejections_total{cause="consecutive_5xx",service="web"} 1.0' in metrics
         assert sick in {client.pick("web").address for _ in range(30)}
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(each["action"], each["upstream_url"]) for each in events] == [("EJECT", sick), ("UNEJECT", sick)]
@@ -93,7 +105,7 @@ def test_success_rates_are_shown_as_envoy_shows_them(start_service: Callable[[st
         return seen["web::outlier::success_rate_average"] != "-1"
 
     with PickerClient(service.grpc) as client:
-        wait_until(rates_are_seen, 20)
+        wait_until(rates_are_seen, "success rates")
     assert 0.0 < float(seen["web::outlier::success_rate_average"]) < 100.0
     assert float(seen["web::outlier::success_rate_ejection_threshold"]) > -1.0
     assert float(seen[f"web::{ADDRESSES[0]}::success_rate"]) >= 0.0

@@ -40,13 +40,13 @@ def key(address: str, service: str = "web") -> pb.RegistrationKey:
 
 
 def listed(stub: RegistryStub, service: str = "") -> dict[str, pb.Registration]:
-    response = stub.List(pb.ListRequest(service=service), timeout=5)
+    response = stub.List(pb.ListRequest(service=service), timeout=30, wait_for_ready=True)
     return {each.endpoint.address: each for each in response.registrations}
 
 
 def refusal(call: object, request: object) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
-        call(request, timeout=5)  # type: ignore[operator]
+        call(request, timeout=30)  # type: ignore[operator]
     return caught.value.code(), caught.value.details() or ""
 
 
@@ -137,13 +137,13 @@ def test_a_stream_of_heartbeats_announces_reports_and_withdraws(stub: RegistrySt
             pb.HeartbeatRequest(lease_id=12345),
         ]
     )
-    first, unknown = stub.Heartbeat(requests, timeout=5)
+    first, unknown = stub.Heartbeat(requests, timeout=30)
     assert (first.ttl.seconds, first.lease_unknown, unknown.lease_unknown) == (9, False, True)
     report = pb.EndpointReport(
         key=key(ONE), health=picker_pb2.HEALTH_DEGRADED, load=picker_pb2.LoadReport(cpu_utilization=0.5)
     )
     request = pb.HeartbeatRequest(lease_id=first.lease_id, reports=[report], withdrawals=[key(TWO)])
-    [answer] = stub.Heartbeat(iter([request]), timeout=5)
+    [answer] = stub.Heartbeat(iter([request]), timeout=30)
     found = listed(stub)
     assert (answer.lease_id, set(found)) == (first.lease_id, {ONE})
     assert (found[ONE].endpoint.health, found[ONE].load.cpu_utilization) == (picker_pb2.HEALTH_DEGRADED, 0.5)
@@ -157,7 +157,7 @@ def test_a_lease_without_heartbeats_ends(server: RegistryServer, stub: RegistryS
 
 def test_a_watch_begins_with_a_snapshot_and_tells_each_change(stub: RegistryStub) -> None:
     lease = stub.Register(pb.RegisterRequest(announcements=announced(ONE))).lease_id
-    watch = stub.Watch(pb.WatchRequest(service="web"), timeout=10)
+    watch = stub.Watch(pb.WatchRequest(service="web"), timeout=30)
     first = next(watch)
     stub.Register(pb.RegisterRequest(lease_id=lease, announcements=announced(TWO)))
     second = next(watch)
@@ -170,9 +170,9 @@ def test_a_watch_begins_with_a_snapshot_and_tells_each_change(stub: RegistryStub
 
 def test_a_watch_resumes_where_another_has_ended(stub: RegistryStub) -> None:
     lease = stub.Register(pb.RegisterRequest(announcements=announced(ONE))).lease_id
-    seen = next(stub.Watch(pb.WatchRequest(), timeout=10))
+    seen = next(stub.Watch(pb.WatchRequest(), timeout=30))
     stub.Register(pb.RegisterRequest(lease_id=lease, announcements=announced(TWO)))
-    resumed = next(stub.Watch(pb.WatchRequest(epoch=seen.epoch, revision=seen.revision), timeout=10))
+    resumed = next(stub.Watch(pb.WatchRequest(epoch=seen.epoch, revision=seen.revision), timeout=30))
     assert (resumed.snapshot, [each.endpoint.address for each in resumed.registrations]) == (False, [TWO])
 
 
@@ -180,14 +180,14 @@ def test_a_watch_resumes_at_a_list(stub: RegistryStub) -> None:
     lease = stub.Register(pb.RegisterRequest(announcements=announced(ONE))).lease_id
     seen = stub.List(pb.ListRequest())
     stub.Deregister(pb.DeregisterRequest(lease_id=lease, all=True))
-    resumed = next(stub.Watch(pb.WatchRequest(epoch=seen.epoch, revision=seen.revision), timeout=10))
+    resumed = next(stub.Watch(pb.WatchRequest(epoch=seen.epoch, revision=seen.revision), timeout=30))
     assert (resumed.snapshot, list(resumed.removed)) == (False, [key(ONE)])
 
 
 def test_a_watch_of_another_history_gets_a_snapshot(stub: RegistryStub) -> None:
     stub.Register(pb.RegisterRequest(announcements=announced(ONE)))
     for epoch, revision in (("another", 1), (stub.List(pb.ListRequest()).epoch, 99)):
-        resumed = next(stub.Watch(pb.WatchRequest(epoch=epoch, revision=revision), timeout=10))
+        resumed = next(stub.Watch(pb.WatchRequest(epoch=epoch, revision=revision), timeout=30))
         assert (resumed.snapshot, len(resumed.registrations)) == (True, 1)
 
 
@@ -216,7 +216,7 @@ def test_a_restart_keeps_registrations_and_marks_them_stale_until_their_agent_is
         server.start()
         wait_until(lambda: server.addresses("web") == {ONE}, "the endpoint in the new directory")
         restored = listed(stub)[ONE]
-        [answer] = stub.Heartbeat(iter([pb.HeartbeatRequest(lease_id=lease)]), timeout=5)
+        [answer] = stub.Heartbeat(iter([pb.HeartbeatRequest(lease_id=lease)]), timeout=30)
         assert (restored.stale, answer.lease_unknown, listed(stub)[ONE].stale) == (True, False, False)
         restored.stale = False
         assert restored == before
@@ -225,7 +225,7 @@ def test_a_restart_keeps_registrations_and_marks_them_stale_until_their_agent_is
 def test_a_restored_registration_ends_when_its_agent_is_not_heard_of_for_one_time_to_live(tmp_path: Path) -> None:
     with RegistryServer(tmp_path / "registry.db") as server, grpc.insecure_channel(server.address) as channel:
         stub = RegistryStub(channel)
-        stub.Register(pb.RegisterRequest(announcements=announced(ONE), ttl=Duration(nanos=500_000_000)))
+        stub.Register(pb.RegisterRequest(announcements=announced(ONE), ttl=Duration(seconds=2)))
         server.stop()
         server.start()
         assert set(listed(stub)) == {ONE}

@@ -31,7 +31,7 @@ class Conversation:
 
     def __init__(self, stub: PickerStub) -> None:
         self._messages: queue.SimpleQueue[pb.PickStreamRequest | None] = queue.SimpleQueue()
-        self._answers: Iterator[pb.PickStreamResponse] = stub.PickStream(iter(self._messages.get, None), timeout=10)
+        self._answers: Iterator[pb.PickStreamResponse] = stub.PickStream(iter(self._messages.get, None), timeout=30)
 
     def ask(self, message: pb.PickStreamRequest) -> pb.PickStreamResponse:
         self._messages.put(message)
@@ -156,8 +156,8 @@ def test_any_bytes_on_a_stream_get_a_documented_answer(start_picker: StartPicker
         @given(data=st.binary(max_size=60))
         def answers(data: bytes) -> None:
             for call in (
-                lambda: channel.stream_stream("/lbcore.v1.Picker/PickStream")(iter([data]), timeout=5),
-                lambda: channel.unary_stream("/lbcore.v1.Picker/WatchEndpoints")(data, timeout=5),
+                lambda: channel.stream_stream("/lbcore.v1.Picker/PickStream")(iter([data]), timeout=30),
+                lambda: channel.unary_stream("/lbcore.v1.Picker/WatchEndpoints")(data, timeout=30),
             ):
                 answer = call()
                 with suppress(grpc.RpcError):
@@ -171,7 +171,7 @@ def test_any_bytes_on_a_stream_get_a_documented_answer(start_picker: StartPicker
 def test_a_watch_tells_all_and_then_what_changes(start_picker: StartPicker, stub_of: StubOf) -> None:
     web, api = ServiceSnapshot(name="web", endpoints=TEN[:1]), ServiceSnapshot(name="api")
     server = start_picker(web, api)
-    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(), timeout=10)
+    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(), timeout=30)
     assert [service.name for service in next(updates).services] == ["api", "web"]
     server.publish(ServiceSnapshot(name="web", endpoints=TEN[:2]), api)
     changed = next(updates)
@@ -183,7 +183,7 @@ def test_a_watch_tells_all_and_then_what_changes(start_picker: StartPicker, stub
 def test_a_watch_of_one_service_is_silent_about_others(start_picker: StartPicker, stub_of: StubOf) -> None:
     web = ServiceSnapshot(name="web", endpoints=TEN[:1])
     server = start_picker(web, ServiceSnapshot(name="api"))
-    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(service="web"), timeout=10)
+    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(service="web"), timeout=30)
     next(updates)
     server.publish(web, ServiceSnapshot(name="api", endpoints=TEN[:1]))
     server.publish(ServiceSnapshot(name="web", endpoints=TEN[:2]))
@@ -192,13 +192,13 @@ def test_a_watch_of_one_service_is_silent_about_others(start_picker: StartPicker
 
 def test_a_watch_of_an_unknown_service_is_not_found(start_picker: StartPicker, stub_of: StubOf) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        next(stub_of(start_picker(WEB)).WatchEndpoints(pb.WatchEndpointsRequest(service="api"), timeout=10))
+        next(stub_of(start_picker(WEB)).WatchEndpoints(pb.WatchEndpointsRequest(service="api"), timeout=30))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_a_watch_tells_that_a_source_went_stale(start_picker: StartPicker, stub_of: StubOf) -> None:
     server = start_picker(ServiceSnapshot(name="web"))
-    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(), timeout=10)
+    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(), timeout=30)
     next(updates)
     server.call(lambda: server.directory.mark_stale("test", "the disk is gone"))
     update = next(updates)
@@ -207,7 +207,7 @@ def test_a_watch_tells_that_a_source_went_stale(start_picker: StartPicker, stub_
 
 def test_a_drain_ends_a_watch_and_tells_it_to_go_elsewhere(start_picker: StartPicker, stub_of: StubOf) -> None:
     server = start_picker(WEB)
-    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(), timeout=10)
+    updates = stub_of(server).WatchEndpoints(pb.WatchEndpointsRequest(), timeout=30)
     next(updates)
     server.drain()
     with pytest.raises(grpc.RpcError) as caught:

@@ -18,7 +18,7 @@ __all__ = ["CDS", "EDS", "ScriptedPlane", "assignment", "cluster", "scripted_pla
 
 CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-TIME_LIMIT = 5.0  # seconds for what happens at once
+TIME_LIMIT = 30.0  # seconds for what happens at once
 
 
 def cluster(name: str, service_name: str = "") -> cluster_pb2.Cluster:

@@ -12,7 +12,7 @@ from lbcore.sources.feed import Feed, FeedBroken
 
 __all__ = ["Following"]
 
-TIME_LIMIT = 10.0  # seconds for what happens at once on an idle machine
+TIME_LIMIT = 30.0  # seconds for what happens at once on an idle machine
 
 
 class Following:

@@ -36,11 +36,11 @@ async def test_addresses_in_the_target_need_no_source() -> None:
 
 async def test_a_name_is_resolved_and_followed_through_an_outage(tmp_path: Path) -> None:
     with NameServer(tmp_path, "host-record=web.internal,10.0.0.1,1") as server:
-        target = f"dns://{server.address}/web.internal:80?min_ttl=50ms&timeout=300ms&dns_lookup_family=v4_only"
+        target = f"dns://{server.address}/web.internal:80?min_ttl=50ms&timeout=1s&dns_lookup_family=v4_only"
         async with lbcore.connect(target, policy=lbcore.Random()) as cluster:
             assert (cluster.name, addresses(cluster), cluster.stale) == ("web.internal", ["10.0.0.1:80"], "")
             server.stop()
-            await eventually(lambda: cluster.stale == "A web.internal: no answer within 0.3 s")
+            await eventually(lambda: cluster.stale == "A web.internal: no answer within 1 s")
             assert addresses(cluster) == ["10.0.0.1:80"]
             server.change("host-record=web.internal,10.0.0.2,1")
             await eventually(lambda: addresses(cluster) == ["10.0.0.2:80"])
@@ -115,8 +115,8 @@ async def test_the_service_of_a_file_must_be_there(
 
 
 async def test_a_source_that_does_not_answer_in_time_is_told_with_its_failure() -> None:
-    with pytest.raises(SourceTimedOut, match=r"dns://.*: not heard from within 0.5 s: AAAA web.internal: no answer"):
-        await lbcore.connect("dns://127.0.0.1:1/web.internal:80?timeout=100ms", timeout=0.5)
+    with pytest.raises(SourceTimedOut, match=r"dns://.*: not heard from within 2 s: AAAA web.internal: no answer"):
+        await lbcore.connect("dns://127.0.0.1:1/web.internal:80?timeout=100ms", timeout=2.0)
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 

@@ -44,14 +44,14 @@ async def until(feed: EtcdFeed, addresses: set[str]) -> Membership:
                     return membership
         raise AssertionError
 
-    return await asyncio.wait_for(reached(), 15)
+    return await asyncio.wait_for(reached(), 30)
 
 
 async def test_names_become_endpoints_and_changes_are_followed(etcd: Etcd) -> None:
     name(etcd, "a", ONE, weight=3, zone="a")
     etcd.put("services/web2/b", json.dumps({"Addr": "10.9.9.9:80"}))
     async with aclosing(feed_of(etcd).follow()) as said:
-        first = await asyncio.wait_for(anext(said), 10)
+        first = await asyncio.wait_for(anext(said), 30)
         name(etcd, "b", TWO)
         async for membership in said:
             if len(membership.endpoints) == 2:

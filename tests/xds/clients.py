@@ -163,8 +163,12 @@ class RawStream:
         return True
 
     async def taken_in(self) -> None:
-        """Waits until the server has read what was sent, where that is answered by nothing."""
-        assert await self.quiet(0.1)
+        """Waits until the server has read what was sent, where that is answered by nothing.
+
+        Many short times, so that the server runs between them even where the machine stands still for a long one.
+        """
+        for _ in range(10):
+            assert await self.quiet(0.02)
 
     async def status(self) -> tuple[grpc.StatusCode, str]:
         """How the stream ended."""

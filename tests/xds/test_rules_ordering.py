@@ -263,7 +263,7 @@ async def test_s21_a_route_to_a_cluster_of_another_target_is_not_held(served: Pl
 
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbcore.xds.ordering.HOLD_LIMIT", 1.5)
+    monkeypatch.setattr("lbcore.xds.ordering.HOLD_LIMIT", 3.0)
 
 
 @pytest.mark.usefixtures("short_limit")
@@ -299,7 +299,7 @@ async def test_s21_a_client_that_refused_the_new_cluster_keeps_its_route(served:
     served.publish(service("a", 1), service("b", 2), listeners=[ingress("b")])
     await client.receive(CDS)
     await client.refuse(CDS)
-    assert await client.quiet(2.0)
+    assert await client.quiet(4.0)
     served.publish(service("a", 1), service("b", 2, limit=7), listeners=[ingress("b")])
     await client.settle(CDS)
     await client.ask(EDS, "a", "b")

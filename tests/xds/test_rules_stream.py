@@ -123,7 +123,7 @@ async def test_a7_a_client_that_goes_away_leaves_nothing_behind(served: Plane, e
         client.cancel()
     else:
         await client.half_close()
-    await eventually(lambda: served.xds.stream_count == 0, time_limit=2)
+    await eventually(lambda: served.xds.stream_count == 0)
     served.publish(service("web", 2))  # nobody is there to be told
 
 
@@ -170,7 +170,7 @@ async def test_a7_a_client_that_leaves_inside_of_a_response_leaves_nothing_behin
     await client.ask(EDS, "web")
     await eventually(lambda: writers())
     await client.half_close()
-    await eventually(lambda: served.xds.stream_count == 0, time_limit=2)
+    await eventually(lambda: served.xds.stream_count == 0)
     await eventually(lambda: not writers())
 
 

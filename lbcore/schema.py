@@ -25,6 +25,7 @@ __all__ = ["Checked", "Field", "Rule", "attempt", "fields_of", "item_type", "kee
 
 Rule: TypeAlias = Callable[[Any, str], Any]  # (value, field name) -> the value to keep; raises InvalidSetting
 _SET_FIELD = object.__setattr__
+_NO_DEFAULT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Field:
         required: whether the value cannot be made without it.
         optional: whether None is allowed.
         positional: whether the constructor also takes it without its name.
+        default: what the constructor takes where it is left out, if that is always the same.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Field:
     required: bool
     optional: bool
     positional: bool
+    default: object
 
 
 class Checked:
@@ -61,7 +64,7 @@ class Checked:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        keep_fields(self, *(getattr(self, name) for name, _ in _rules(_type_of(self))))
+        keep_fields(self, *[getattr(self, name) for name, *_ in _rules(_type_of(self))])
 
     def contradictions(self) -> Iterable[Mistake]:
         """What is wrong between fields that are each right; asked only when they are."""
@@ -69,20 +72,27 @@ class Checked:
 
 
 def keep_fields(value: Checked, *given: object) -> None:
-    """Sets a frozen value's fields, in order, to what their rules make of the given ones, or raises all mistakes."""
-    mistakes: list[Mistake] = []
-    for (name, rule), each in zip(_rules(_type_of(value)), given, strict=True):
-        _SET_FIELD(value, name, attempt(rule, each, name, mistakes))
-    if not mistakes:
-        mistakes += value.contradictions()
-    if mistakes:
-        raise InvalidSetting(*mistakes)
+    """Sets a frozen value's fields, in order, to what their rules make of the given ones, or raises all mistakes.
+
+    Most fields of most values are as by default, and what a rule makes of the default is known.
+    """
+    rules = _rules(_type_of(value))
+    try:
+        for (name, rule, default, kept), each in zip(rules, given, strict=True):
+            _SET_FIELD(value, name, kept if each is default else rule(each, name))
+    except InvalidSetting:
+        mistakes: list[Mistake] = []
+        for (name, rule, *_), each in zip(rules, given, strict=True):
+            attempt(rule, each, name, mistakes)
+        raise InvalidSetting(*mistakes) from None
+    if contradictions := tuple(value.contradictions()):
+        raise InvalidSetting(*contradictions)
 
 
 def mistakes_in(value_type: type, given: Mapping[str, object]) -> list[Mistake]:
     """What is wrong with some fields of a value that cannot be made, because others are missing."""
     mistakes: list[Mistake] = []
-    for name, rule in _rules(value_type):
+    for name, rule, *_ in _rules(value_type):
         if name in given:
             attempt(rule, given[name], name, mistakes)
     return mistakes
@@ -102,8 +112,15 @@ def _type_of(value: Checked) -> type:
 
 
 @cache
-def _rules(value_type: type) -> tuple[tuple[str, Rule], ...]:
-    return tuple((field.name, field.rule) for field in fields_of(value_type).values())
+def _rules(value_type: type) -> tuple[tuple[str, Rule, object, object], ...]:
+    """Of each field its name and rule, its default, and what the rule makes of that."""
+    rules: list[tuple[str, Rule, object, object]] = []
+    for field in fields_of(value_type).values():
+        try:
+            rules.append((field.name, field.rule, field.default, field.rule(field.default, field.name)))
+        except InvalidSetting:  # it has none, or one that is made anew for each value
+            rules.append((field.name, field.rule, _NO_DEFAULT, None))
+    return tuple(rules)
 
 
 @cache
@@ -130,6 +147,7 @@ def _field(parameter: inspect.Parameter, hint: Any) -> Field:
         required=parameter.default is inspect.Parameter.empty,
         optional=optional,
         positional=parameter.kind is not inspect.Parameter.KEYWORD_ONLY,
+        default=parameter.default,
     )
 
 

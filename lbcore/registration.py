@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
+from lbcore.address import is_hostname
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.schema import Checked
@@ -181,16 +183,22 @@ def check_announcement(announcement: Announcement) -> None:
     lbcore.errors.InvalidSetting: address 'db.internal:80': expected an IP address, ...
     """
     service, endpoint = announcement
-    resource_name(service, "service")
-    for mistake in endpoint_mistakes((endpoint,)):
-        raise InvalidSetting(Mistake(mistake.path[2:], mistake.what))  # without endpoints[0]
+    _check_name(service) if isinstance(service, str) else resource_name(service, "service")
+    if endpoint.metadata or is_hostname(endpoint.address):  # all that may be wrong with one of which the rest is right
+        for mistake in endpoint_mistakes((endpoint,)):
+            raise InvalidSetting(Mistake(mistake.path[2:], mistake.what))  # without endpoints[0]
     if endpoint.additional_addresses:
         raise refusal("additional_addresses", endpoint.additional_addresses, "expected none, announce each by itself")
-    if len(endpoint.hostname.encode()) > MAX_HOSTNAME or not endpoint.hostname.isprintable():
+    if endpoint.hostname and (len(endpoint.hostname.encode()) > MAX_HOSTNAME or not endpoint.hostname.isprintable()):
         raise refusal("hostname", endpoint.hostname, f"expected printable text of at most {MAX_HOSTNAME} bytes")
     if endpoint.metadata and (size := _size(endpoint.metadata)) > MAX_METADATA:
         what = f"metadata: {size} bytes as JSON, expected at most {MAX_METADATA}"
         raise InvalidSetting(Mistake(("metadata",), what))
+
+
+@lru_cache(4096)  # most announcements are of a service that has been named before
+def _check_name(service: str) -> None:
+    resource_name(service, "service")
 
 
 def _size(metadata: Mapping[str, object]) -> int:

@@ -114,13 +114,14 @@ def _type_of(value: Checked) -> type:
 @cache
 def _rules(value_type: type) -> tuple[tuple[str, Rule, object, object], ...]:
     """Of each field its name and rule, its default, and what the rule makes of that."""
-    rules: list[tuple[str, Rule, object, object]] = []
-    for field in fields_of(value_type).values():
-        try:
-            rules.append((field.name, field.rule, field.default, field.rule(field.default, field.name)))
-        except InvalidSetting:  # it has none, or one that is made anew for each value
-            rules.append((field.name, field.rule, _NO_DEFAULT, None))
-    return tuple(rules)
+    return tuple((field.name, field.rule, *_kept_default(field)) for field in fields_of(value_type).values())
+
+
+def _kept_default(field: Field) -> tuple[object, object]:
+    try:
+        return field.default, field.rule(field.default, field.name)
+    except InvalidSetting:  # it has none, or one that is made anew for each value
+        return _NO_DEFAULT, None
 
 
 @cache

@@ -10,7 +10,8 @@ import gc
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any
 
 from lbcore.directory import Directory
 from lbcore.errors import StoreFailed
@@ -81,7 +82,7 @@ class EmbeddedRegistry:
         self._table.sweep()
         self._publisher.mark_stale(held_reason(self._table.held))
         try:
-            await self._keep()
+            await self._kept()
         except StoreFailed as wrong:
             logger.error("leases that ran out are kept on disk until it can be written: %s", wrong)
 
@@ -93,11 +94,6 @@ class EmbeddedRegistry:
     @property
     def board(self) -> None:
         """One process checks everything itself."""
-
-    @property
-    def ordered(self) -> bool:
-        """The table decides at once; only the disk is waited for."""
-        return True
 
     @property
     def revision(self) -> int:
@@ -119,17 +115,17 @@ class EmbeddedRegistry:
     ) -> Written:
         """See `Registry.register`."""
         written = self._table.register(lease_id, ttl, announcements, sequence)
-        await self._keep()
+        await self._kept()
         return written
 
     async def heartbeat(self, lease_id: int, reports: Sequence[Report] = (), sequence: int = 0) -> Written:
         """See `Registry.heartbeat`."""
         written = self._table.heartbeat(lease_id, reports, sequence)
-        await self._keep()
+        await self._kept()
         return written
 
-    async def exchange(self, beat: Beat) -> Written:
-        """See `Registry.exchange`."""
+    def begin(self, beat: Beat) -> Awaitable[Written]:
+        """See `Registry.begin`."""
         lease, superseded = beat.lease, set[Key]()
         if beat.announcements or not lease or beat.ttl is not None:
             written = self._table.register(lease, beat.ttl, beat.announcements, beat.sequence)
@@ -138,25 +134,24 @@ class EmbeddedRegistry:
         if beat.withdrawals:
             superseded.update(self._table.deregister(lease, beat.withdrawals, beat.sequence).superseded)
         written = self._table.heartbeat(lease, beat.reports, beat.sequence)
-        await self._keep()
-        return Written(lease, written.ttl, tuple(superseded.union(written.superseded)))
+        return _Kept(Written(lease, written.ttl, tuple(superseded.union(written.superseded))), self._keep())
 
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int = 0) -> Written:
         """See `Registry.deregister`."""
         written = self._table.deregister(lease_id, keys, sequence)
-        await self._keep()
+        await self._kept()
         return written
 
     async def revoke(self, lease_id: int) -> Written:
         """See `Registry.revoke`."""
         written = self._table.revoke(lease_id)
-        await self._keep()
+        await self._kept()
         return written
 
     async def drain(self, lease_id: int, key: Key, drained: bool = True) -> Written:
         """See `Registry.drain`."""
         written = self._table.drain(lease_id, key, drained)
-        await self._keep()
+        await self._kept()
         return written
 
     def registrations(self, service: str = "") -> Iterable[Registration]:
@@ -167,21 +162,26 @@ class EmbeddedRegistry:
         """See `Registry.watch`."""
         return self._feed.watch(service, epoch, revision)
 
-    async def _keep(self) -> None:
-        """Tells readers what has changed, and writes it down."""
+    async def _kept(self) -> None:
+        """Tells readers what has changed, and returns once it is written down. Raises `StoreFailed`."""
+        if (kept := self._keep()) is not None:
+            await asyncio.shield(kept)
+
+    def _keep(self) -> asyncio.Future[None] | None:
+        """Tells readers what has changed, and begins to write it down; None where there is nothing to write."""
         changes, ended = self._table.take_changes()
         if changes:
             self._feed.append(changes)
             self._publisher.apply(changes)
         if self._journal is None or not (changes or ended):
-            return
+            return None
         entries = {change.key: self._table.entries.get(change.key) for change in changes}
         leases: dict[int, StoredLease | None] = {
             entry.lease.id: StoredLease(entry.lease.id, entry.lease.ttl, entry.lease.granted)
             for entry in entries.values()
             if entry is not None
         }
-        await self._journal.write(
+        return self._journal.write(
             {**leases, **dict.fromkeys(ended)},
             {key: None if entry is None else _stored(entry) for key, entry in entries.items()},
             self._table.revision,
@@ -199,6 +199,21 @@ class EmbeddedRegistry:
             logger.info(
                 "%d registrations from %s, stale until their agents are heard of", len(registrations), journal.path
             )
+
+
+class _Kept:
+    """What came of a request; awaiting it waits until that is written down, and raises `StoreFailed` if it is not."""
+
+    __slots__ = ("_kept", "_written")
+
+    def __init__(self, written: Written, kept: asyncio.Future[None] | None) -> None:
+        self._written = written
+        self._kept = kept
+
+    def __await__(self) -> Generator[Any, None, Written]:
+        if self._kept is not None:
+            yield from (self._kept if self._kept.done() else asyncio.shield(self._kept)).__await__()
+        return self._written
 
 
 def _stored(entry: Entry) -> StoredRegistration:

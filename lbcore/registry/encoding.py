@@ -11,6 +11,7 @@ __all__ = ["endpoint_fields", "endpoint_of", "restored_endpoint"]
 
 _set = object.__setattr__
 _NO_METADATA: Mapping[str, Any] = {}
+_NOWHERE = Locality.parse("")
 
 
 def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
@@ -19,15 +20,20 @@ def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
     >>> endpoint_fields(Endpoint("10.0.0.1:80", weight=2))
     {'weight': 2}
     """
-    fields = {
-        "weight": endpoint.weight if endpoint.weight != 1 else None,
-        "locality": str(endpoint.locality),
-        "priority": endpoint.priority,
-        "health": endpoint.health.value,
-        "hostname": endpoint.hostname,
-        "metadata": endpoint.metadata,
-    }
-    return {name: value for name, value in fields.items() if value}
+    fields: dict[str, Any] = {}
+    if endpoint.weight != 1:
+        fields["weight"] = endpoint.weight
+    if endpoint.locality is not _NOWHERE and (place := str(endpoint.locality)):
+        fields["locality"] = place
+    if endpoint.priority:
+        fields["priority"] = endpoint.priority
+    if endpoint.health:
+        fields["health"] = endpoint.health.value
+    if endpoint.hostname:
+        fields["hostname"] = endpoint.hostname
+    if endpoint.metadata:
+        fields["metadata"] = endpoint.metadata
+    return fields
 
 
 def endpoint_of(address: str, fields: Mapping[str, Any]) -> Endpoint:

@@ -12,6 +12,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,9 @@ CREATE TABLE IF NOT EXISTS registration (
 ) WITHOUT ROWID;
 """
 _PUT_LEASE = "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET ttl = excluded.ttl"
-_PUT = "INSERT OR REPLACE INTO registration VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT = "INSERT OR REPLACE INTO registration VALUES "
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
+_ROWS = 100  # in a statement: sqlite3 holds the interpreter between two, so that many small ones hold up all else
 _REMOVE_LEASE = "DELETE FROM lease WHERE id = ?"
 _REMOVE = "DELETE FROM registration WHERE service = ? AND address = ?"
 _PUT_REVISION = "INSERT OR REPLACE INTO meta VALUES ('revision', ?)"
@@ -76,6 +79,7 @@ class Journal:
         self._leases: dict[int, StoredLease | None] = {}
         self._registrations: dict[Key, StoredRegistration | None] = {}
         self._newest = 0
+        self._next: asyncio.Future[None] | None = None  # done when what waits to be written is in the file
         self._writing: asyncio.Task[None] | None = None
 
     def open(self) -> tuple[list[StoredLease], list[StoredRegistration]]:
@@ -91,26 +95,26 @@ class Journal:
         used = {registration.lease for registration in registrations}
         return [lease for lease in leases if lease.id in used], registrations
 
-    async def write(
+    def write(
         self,
         leases: Mapping[int, StoredLease | None],
         registrations: Mapping[Key, StoredRegistration | None],
         revision: int,
-    ) -> None:
-        """Keeps leases and registrations, None for what is gone; returns once they are in the file.
+    ) -> asyncio.Future[None]:
+        """Keeps leases and registrations, None for what is gone.
 
-        Raises `StoreFailed`.
+        Returns what is done once they are in the file, and fails with `StoreFailed` where they could not be written.
+        Others wait for the same: to be shielded from cancellation.
         """
         self._leases.update(leases)
         self._registrations.update(registrations)
         self._newest = revision
-        earlier = self._writing
-        if earlier is not None and not earlier.done():
-            await asyncio.wait([earlier])
-        # The first to wake writes for all who waited; an own task, because the request that asks may be cancelled.
-        if self._writing is earlier or self._writing is None:
-            self._writing = asyncio.ensure_future(self._flush())
-        await asyncio.shield(self._writing)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+            self._next.add_done_callback(asyncio.Future.exception)  # known, even if nobody waits any more
+            if self._writing is None or self._writing.done():
+                self._writing = asyncio.ensure_future(self._write_all())
+        return self._next
 
     async def close(self) -> None:
         """Writes what is still to be written and closes the file."""
@@ -122,6 +126,17 @@ class Journal:
         self._thread.shutdown()
         if self._database is not None:
             self._database.close()
+
+    async def _write_all(self) -> None:
+        """Writes until nothing waits any more; what comes during a write is in the next one."""
+        while self._next is not None:
+            kept, self._next = self._next, None
+            try:
+                await self._flush()
+            except StoreFailed as wrong:
+                kept.set_exception(wrong)
+            else:
+                kept.set_result(None)
 
     async def _flush(self) -> None:
         leases, registrations = self._leases, self._registrations
@@ -146,7 +161,10 @@ class Journal:
             with database:
                 database.executemany(_PUT_LEASE, (each for each in leases.values() if each is not None))
                 database.executemany(_REMOVE_LEASE, ((name,) for name, each in leases.items() if each is None))
-                database.executemany(_PUT, (_row(each) for each in registrations.values() if each is not None))
+                rows = [_row(each) for each in registrations.values() if each is not None]
+                for first in range(0, len(rows), _ROWS):
+                    chunk = rows[first : first + _ROWS]
+                    database.execute(_PUT + ", ".join([_ROW] * len(chunk)), [*chain.from_iterable(chunk)])
                 database.executemany(_REMOVE, (key for key, each in registrations.items() if each is None))
                 database.execute(_PUT_REVISION, (str(revision),))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,10 +34,6 @@ class Registry(Protocol):
     """
 
     @property
-    def ordered(self) -> bool:
-        """Whether requests take effect in the order in which they are made, before the one before has returned."""
-
-    @property
     def revision(self) -> int:
         """Of the newest change."""
 
@@ -57,8 +53,11 @@ class Registry(Protocol):
     async def heartbeat(self, lease_id: int, reports: Sequence[Report], sequence: int) -> Written:
         """Keeps a lease."""
 
-    async def exchange(self, beat: Beat) -> Written:
-        """Does all that one message of an agent asks for, in one step: announcements, withdrawals, reports."""
+    def begin(self, beat: Beat) -> Awaitable[Written]:
+        """Begins all that one message of an agent asks for: announcements, withdrawals, reports. To be awaited.
+
+        What is begun takes effect in that order for each registration, though the one before may not be kept yet.
+        """
 
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int) -> Written:
         """Removes registrations of a lease."""

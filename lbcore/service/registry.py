@@ -7,15 +7,17 @@ once the store has kept it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from typing import NamedTuple
 
 import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
-from lbcore.errors import InvalidSetting, UnknownLease
+from lbcore.errors import InvalidSetting, LbError, UnknownLease
 from lbcore.registration import Registration
 from lbcore.registry.feed import Update
 from lbcore.registry.registry import Beat, Registry
+from lbcore.registry.table import Written
 from lbcore.service.methods import Stream, StreamSet, unary_async
 from lbcore.service.proto import registry_pb2 as pb
 from lbcore.service.registry_wire import (
@@ -33,6 +35,13 @@ __all__ = ["SERVICE_NAME", "RegistryService"]
 _WINDOW = 256  # messages of a stream that are begun before the first of them is answered
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Registry"].full_name
+
+
+class _Begun(NamedTuple):
+    """What a message of a stream asks for, under way: what will have come of it, or why it was refused."""
+
+    lease: int
+    written: Awaitable[Written] | LbError
 
 
 class RegistryService:
@@ -69,47 +78,52 @@ class RegistryService:
 
     async def heartbeat(self, stream: Stream) -> None:
         """Answers each `HeartbeatRequest` of a stream, in order. Raises `LbError`s."""
-        beats: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
+        begun: asyncio.Queue[_Begun | None] = asyncio.Queue()
         room = asyncio.Semaphore(_WINDOW)
-        reading = asyncio.ensure_future(self._read(stream, beats, room))
+        reading = asyncio.ensure_future(self._read(stream, begun, room))
         try:
-            while (beat := await beats.get()) is not None:
-                await stream.write(await beat)
+            while (each := await begun.get()) is not None:
+                await stream.write(await self._answer(each))
                 room.release()
         finally:
             reading.cancel()
-            while not beats.empty():
-                if (beat := beats.get_nowait()) is not None:
-                    beat.cancel()
+            while not begun.empty():
+                if (each := begun.get_nowait()) is not None and isinstance(each.written, asyncio.Task):
+                    each.written.cancel()
 
-    async def _read(
-        self, stream: Stream, beats: asyncio.Queue[asyncio.Future[bytes] | None], room: asyncio.Semaphore
-    ) -> None:
-        """Begins what each message asks for, without waiting until the one before is kept, where order allows it."""
+    async def _read(self, stream: Stream, begun: asyncio.Queue[_Begun | None], room: asyncio.Semaphore) -> None:
+        """Begins what each message asks for, without waiting until the one before is kept."""
         try:
             while (data := await stream.read()) is not EOF:
                 await room.acquire()
-                beat = asyncio.ensure_future(self._beat(data))
-                beats.put_nowait(beat)
-                if not self._registry.ordered:
-                    await asyncio.wait([beat])
+                begun.put_nowait(self._begin(data))
         finally:
-            beats.put_nowait(None)
+            begun.put_nowait(None)
 
-    async def _beat(self, data: bytes) -> bytes:
-        request = parse(pb.HeartbeatRequest, data)
-        beat = Beat(
-            lease=request.lease_id,
-            ttl=ttl_value(request),
-            announcements=announcement_values(request.announcements),
-            withdrawals=key_values(request.withdrawals, "withdrawals"),
-            reports=report_values(request.reports),
-            sequence=request.sequence,
-        )
+    def _begin(self, data: bytes) -> _Begun:
+        lease = 0
         try:
-            written = await self._registry.exchange(beat)
+            request = parse(pb.HeartbeatRequest, data)
+            lease = request.lease_id
+            beat = Beat(
+                lease=lease,
+                ttl=ttl_value(request),
+                announcements=announcement_values(request.announcements),
+                withdrawals=key_values(request.withdrawals, "withdrawals"),
+                reports=report_values(request.reports),
+                sequence=request.sequence,
+            )
+            return _Begun(lease, self._registry.begin(beat))
+        except LbError as wrong:  # to be told in its turn
+            return _Begun(lease, wrong)
+
+    async def _answer(self, begun: _Begun) -> bytes:
+        try:
+            if isinstance(begun.written, LbError):
+                raise begun.written
+            written = await begun.written
         except UnknownLease:
-            return pb.HeartbeatResponse(lease_id=request.lease_id, lease_unknown=True).SerializeToString()
+            return pb.HeartbeatResponse(lease_id=begun.lease, lease_unknown=True).SerializeToString()
         response = pb.HeartbeatResponse(
             lease_id=written.lease,
             ttl=duration(written.ttl),

@@ -30,6 +30,8 @@ __all__ = [
     "ttl_value",
 ]
 
+_HEALTHS = {int(health): health for health in Health}
+
 WithTtl: TypeAlias = pb.RegisterRequest | pb.HeartbeatRequest
 
 
@@ -138,6 +140,6 @@ def ttl_value(message: WithTtl) -> float | None:
 
 def _health(number: int) -> Health:
     try:
-        return Health(number)
-    except ValueError:
+        return _HEALTHS[number]
+    except KeyError:
         raise InvalidSetting(Mistake(("health",), f"health {number}: expected 0 to {max(Health)}")) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,7 +30,7 @@ class EtcdLeases:
     def __init__(self, connection: EtcdConnection) -> None:
         self._connection = connection
         self._asked: asyncio.Queue[int] = asyncio.Queue()
-        self._waiting: dict[int, deque[asyncio.Future[int]]] = {}
+        self._waiting: dict[int, list[asyncio.Future[int]]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._tombstones: tuple[int, float] | None = None
 
@@ -47,8 +46,9 @@ class EtcdLeases:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(self._read())
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(lease, deque()).append(answer)
-        self._asked.put_nowait(lease)
+        if lease not in self._waiting:  # else etcd has been asked, and its answer is for all who wait
+            self._asked.put_nowait(lease)
+        self._waiting.setdefault(lease, []).append(answer)
         try:
             return await asyncio.wait_for(answer, _TIMEOUT) > 0
         except asyncio.TimeoutError:

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -68,6 +68,7 @@ class EtcdRegistry:
         self._gone_since: dict[int, float] = {}  # by lease, since when its key is gone as far as was seen
         self._held: dict[int, float] = {}  # by lease that was judged a part of a mass loss, when that was last so
         self._readers: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap of revisions that requests wait for
+        self._under_way: dict[Key, asyncio.Task[Written]] = {}  # by registration, what has been begun last
         self._directory = directory
         directory.await_source(SOURCE)
 
@@ -91,11 +92,6 @@ class EtcdRegistry:
     def board(self) -> EtcdBoard:
         """Where the servers share their health checks."""
         return self._board
-
-    @property
-    def ordered(self) -> bool:
-        """Transactions overtake each other."""
-        return False
 
     @property
     def revision(self) -> int:
@@ -126,6 +122,11 @@ class EtcdRegistry:
         lease = await self._keep(lease_id) if lease_id else None
         if lease is None:
             lease_id, lease = await self._grant(lifetime)
+        return await self._announce(lease_id, lease, announcements, sequence)
+
+    async def _announce(
+        self, lease_id: int, lease: LeaseRecord, announcements: Sequence[Announcement], sequence: int
+    ) -> Written:
         wanted = {each.key: each.endpoint for each in announcements}
 
         def decide(key: Key, record: Record | None) -> Decision:
@@ -137,7 +138,9 @@ class EtcdRegistry:
     async def heartbeat(self, lease_id: int, reports: Sequence[Report] = (), sequence: int = 0) -> Written:
         """See `Registry.heartbeat`. Load is known to this server alone."""
         self._expect_sync()
-        lease = await self._keep(lease_id)
+        return await self._report(lease_id, await self._keep(lease_id), reports, sequence)
+
+    async def _report(self, lease_id: int, lease: LeaseRecord, reports: Sequence[Report], sequence: int) -> Written:
         by_key = {report.key: report for report in reports}
         mine = {key for key in by_key if (record := self._view.records.get(key)) and record.lease == lease_id}
         for key in mine:
@@ -150,17 +153,40 @@ class EtcdRegistry:
         written = await self._written(lease_id, lease, by_key, decide)
         return replace(written, superseded=tuple({*written.superseded, *self._view.lost(lease_id)}))
 
-    async def exchange(self, beat: Beat) -> Written:
-        """See `Registry.exchange`."""
-        lease, superseded = beat.lease, set[Key]()
-        if beat.announcements or not lease or beat.ttl is not None:
-            written = await self.register(lease, beat.ttl, beat.announcements, beat.sequence)
-            lease = written.lease
-            superseded.update(written.superseded)
+    def begin(self, beat: Beat) -> Awaitable[Written]:
+        """See `Registry.begin`."""
+        keys = [each.key for each in beat.announcements]
+        keys += [*beat.withdrawals, *(report.key for report in beat.reports)]
+        earlier = {self._under_way[key] for key in keys if key in self._under_way}
+        begun = asyncio.ensure_future(self._exchange(beat, earlier))
+        self._under_way.update(dict.fromkeys(keys, begun))
+
+        def ended(_: asyncio.Future[Written]) -> None:
+            for key in keys:
+                if self._under_way.get(key) is begun:
+                    del self._under_way[key]
+
+        begun.add_done_callback(ended)
+        return begun
+
+    async def _exchange(self, beat: Beat, earlier: set[asyncio.Task[Written]]) -> Written:
+        """Transactions overtake each other: what asks for the same registrations waits for those `earlier` ones."""
+        self._expect_sync()
+        lifetime = self._settings.ttl(beat.ttl)
+        check_announcements(beat.announcements, self._view.announced_for, self._view.weights)
+        if earlier:
+            await asyncio.wait(earlier)
+        lease_id, superseded = beat.lease, set[Key]()
+        if lease_id:
+            lease = await self._keep(lease_id)
+        else:
+            lease_id, lease = await self._grant(lifetime)
+        if beat.announcements:
+            superseded.update((await self._announce(lease_id, lease, beat.announcements, beat.sequence)).superseded)
         if beat.withdrawals:
-            superseded.update((await self.deregister(lease, beat.withdrawals, beat.sequence)).superseded)
-        written = await self.heartbeat(lease, beat.reports, beat.sequence)
-        return Written(lease, written.ttl, tuple(superseded.union(written.superseded)))
+            superseded.update((await self.deregister(lease_id, beat.withdrawals, beat.sequence)).superseded)
+        written = await self._report(lease_id, lease, beat.reports, beat.sequence)
+        return Written(lease_id, written.ttl, tuple(superseded.union(written.superseded)))
 
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int = 0) -> Written:
         """See `Registry.deregister`."""

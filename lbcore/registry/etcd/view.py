@@ -6,7 +6,7 @@ A registration whose lease's key is gone is `held`: it stays what it was until t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lbcore.errors import InvalidSetting
 from lbcore.etcd.following import Pair, Step
@@ -34,6 +34,7 @@ class View:
         self._keys_of: dict[int, set[Key]] = {}
         self._lost: dict[int, set[Key]] = {}  # by lease, what newer ones took over from it
         self._leases_of: dict[str, dict[int, int]] = {}  # by service and lease, its registrations
+        self._expected: dict[Key, tuple[bytes, Record]] = {}  # what this server writes, and will read back
 
     def apply(self, step: Step) -> list[Change]:
         """Takes a step, whole; returns what readers see of it."""
@@ -46,6 +47,15 @@ class View:
             elif (key := self._keys.read_endpoint(raw)) is not None and self._take_record(key, pair):
                 seen.add(key)
         return [Change(self.revision, key, self.registration(key)) for key in sorted(seen)]
+
+    def expect(self, key: Key, value: bytes, record: Record) -> None:
+        """Says what a value that is being written means, so that it need not be decoded and checked when it is read."""
+        self._expected[key] = (value, record)
+
+    def expect_no_more(self, keys: Iterable[Key]) -> None:
+        """Those were not written."""
+        for key in keys:
+            self._expected.pop(key, None)
 
     def registration(self, key: Key) -> Registration | None:
         """As readers see it; None where there is none."""
@@ -118,17 +128,24 @@ class View:
         self._modified.pop(key, None)
         if pair is not None:
             self._modified[key] = pair.modified
-            try:
-                record = decode_record(key, pair.value)
-                check_announcement(Announcement(key.service, record.endpoint))
-            except InvalidSetting as wrong:
-                logger.error("%s", wrong)
-            else:
+            if (record := self._meant(key, pair.value)) is not None:
                 self.records[key] = record
                 self._remember(key, record)
         if self.announced(key) is None:
             self.loads.pop(key, None)
         return (before is not None and not before.withdrawn) or self.announced(key) is not None
+
+    def _meant(self, key: Key, value: bytes) -> Record | None:
+        expected = self._expected.pop(key, None)
+        if expected is not None and expected[0] == value:
+            return expected[1]
+        try:
+            record = decode_record(key, value)
+            check_announcement(Announcement(key.service, record.endpoint))
+        except InvalidSetting as wrong:
+            logger.error("%s", wrong)
+            return None
+        return record
 
     def _remember(self, key: Key, record: Record) -> None:
         if record.over:

@@ -6,6 +6,7 @@ anew from what etcd answers where it is not. So it does not matter through which
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from lbcore.registry.etcd.view import View
 
 __all__ = ["Decision", "Writer"]
 
-_BATCH = 99  # registrations a transaction; one more operation looks at the lease. etcd takes 128
+_BATCH = 127  # registrations a transaction; one more comparison looks at the lease. etcd takes 128
+_AT_ONCE = 16  # transactions under way: enough to keep etcd busy
 _ATTEMPTS = 20
 
 
@@ -42,6 +44,7 @@ class Writer:
         self._connection = connection
         self._keys = keys
         self._view = view
+        self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def write(
         self, lease: int, keys: Iterable[Key], decide: Decide, *, tombstones: int = 0, alive: bool = True
@@ -51,13 +54,17 @@ class Writer:
         `alive`: only while the lease's key is there, else (`UnknownLease` is raised in the first case) only while it is
         not. Records that are withdrawn are put under the lease `tombstones`. Raises `StoreFailed`.
         """
+        remaining = iter(keys)
+        batches = iter(lambda: list(islice(remaining, _BATCH)), [])
+        writing = [self._write_batch(lease, batch, decide, tombstones, alive) for batch in batches]
+        written = await asyncio.gather(*writing, return_exceptions=True)
         revision = 0
         superseded: list[Key] = []
-        remaining = iter(keys)
-        while batch := list(islice(remaining, _BATCH)):
-            newest, refused = await self._write_batch(lease, batch, decide, tombstones, alive)
-            revision = max(revision, newest)
-            superseded += refused
+        for each in written:
+            if isinstance(each, BaseException):
+                raise each
+            revision = max(revision, each[0])
+            superseded += each[1]
         return revision, superseded
 
     async def _write_batch(
@@ -69,18 +76,22 @@ class Writer:
             superseded = [key for key, decision in decisions.items() if decision.superseded]
             if not any(decision.write for decision in decisions.values()):
                 return 0, superseded
-            response = await self._connection.call(
-                "KV", "Txn", self._transaction(lease, known, decisions, tombstones, alive)
-            )
+            transaction = self._transaction(lease, known, decisions, tombstones, alive)
+            try:
+                async with self._room:
+                    response = await self._connection.call("KV", "Txn", transaction)
+            except BaseException:
+                self._view.expect_no_more(batch)
+                raise
             if response.succeeded:
                 return response.header.revision, superseded
-            lease_found, *answers = (each.response_range for each in response.responses)
-            if bool(lease_found.kvs) is not alive:
+            self._view.expect_no_more(batch)
+            [lease_found] = response.responses
+            if bool(lease_found.response_range.kvs) is not alive:
                 if alive:
                     raise UnknownLease(f"lease {lease}: unknown here, or it has run out")
                 return 0, superseded
-            written = [key for key, decision in decisions.items() if decision.write]
-            known |= {key: _read(key, answer.kvs) for key, answer in zip(written, answers, strict=True)}
+            known |= await self._read([key for key, decision in decisions.items() if decision.write])
         raise StoreFailed(f"{len(batch)} registrations changed too often to be written")
 
     def _transaction(
@@ -92,41 +103,42 @@ class Writer:
         alive: bool,
     ) -> Any:
         lease_key = self._keys.lease(lease)
-        compare = [
-            rpc.Compare(
-                key=lease_key,
-                target=rpc.Compare.CREATE,
-                result=rpc.Compare.GREATER if alive else rpc.Compare.EQUAL,
-                create_revision=0,
-            )
-        ]
-        success: list[Any] = []
-        failure = [rpc.RequestOp(request_range=rpc.RangeRequest(key=lease_key))]
+        transaction = rpc.TxnRequest(failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=lease_key))])
+        transaction.compare.add(
+            key=lease_key,
+            target=rpc.Compare.CREATE,
+            result=rpc.Compare.GREATER if alive else rpc.Compare.EQUAL,
+            create_revision=0,
+        )
         for key, decision in decisions.items():
             if not decision.write:
                 continue
             raw = self._keys.endpoint(key)
             modified = known[key][1]
-            compare.append(
-                rpc.Compare(key=raw, target=rpc.Compare.MOD, result=rpc.Compare.EQUAL, mod_revision=modified)
-            )
-            success.append(_operation(raw, decision.record, tombstones))
-            failure.append(rpc.RequestOp(request_range=rpc.RangeRequest(key=raw)))
-        return rpc.TxnRequest(compare=compare, success=success, failure=failure)
+            transaction.compare.add(key=raw, target=rpc.Compare.MOD, result=rpc.Compare.EQUAL, mod_revision=modified)
+            operation = transaction.success.add()
+            if (record := decision.record) is None:
+                operation.request_delete_range.key = raw
+                continue
+            put = operation.request_put
+            put.key, put.value, put.lease = raw, encode_record(record), tombstones if record.withdrawn else 0
+            self._view.expect(key, put.value, record)
+        return transaction
+
+    async def _read(self, keys: Sequence[Key]) -> dict[Key, tuple[Record | None, int]]:
+        """Registrations as etcd has them now, each with the revision of its last change; 0 where there is none."""
+        transaction = rpc.TxnRequest()
+        for key in keys:
+            transaction.success.add().request_range.key = self._keys.endpoint(key)
+        response = await self._connection.call("KV", "Txn", transaction)
+        answers = (each.response_range.kvs for each in response.responses)
+        return {key: _found(key, pairs) for key, pairs in zip(keys, answers, strict=True)}
 
 
-def _read(key: Key, pairs: Sequence[Any]) -> tuple[Record | None, int]:
-    """A registration as etcd has it, and the revision of its last change; 0 where there is none."""
+def _found(key: Key, pairs: Sequence[Any]) -> tuple[Record | None, int]:
     if not pairs:
         return None, 0
     try:
         return decode_record(key, pairs[0].value), pairs[0].mod_revision
     except InvalidSetting:  # somebody else's, and to be overwritten
         return None, pairs[0].mod_revision
-
-
-def _operation(raw: bytes, record: Record | None, tombstones: int) -> Any:
-    if record is None:
-        return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=raw))
-    lease = tombstones if record.withdrawn else 0
-    return rpc.RequestOp(request_put=rpc.PutRequest(key=raw, value=encode_record(record), lease=lease))

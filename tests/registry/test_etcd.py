@@ -23,6 +23,7 @@ from lbcore.etcd.following import PrefixFollower, Step
 from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.registration import Announcement, Key, RegistrySettings, Report
 from lbcore.registry.etcd.registry import EtcdRegistry
+from lbcore.registry.registry import Beat
 from tests.harness.etcd import Etcd, needs_etcd
 
 pytestmark = needs_etcd
@@ -164,6 +165,22 @@ async def test_more_registrations_than_one_transaction_takes(start: Start) -> No
     await until(lambda: len(second.addresses()) == 450, "all of them")
     await second.registry.revoke(lease)
     await until(lambda: first.addresses() == set(), "the end of all of them")
+
+
+async def test_messages_of_a_stream_take_effect_in_their_order_though_all_are_under_way(start: Start) -> None:
+    server = await start()
+    lease = (await server.registry.register(0, TTL, [])).lease
+    both = of(ONE), of("10.0.0.2:80")
+    beats = [
+        *(Beat(lease=lease, announcements=of(ONE, weight=n)) for n in range(1, 6)),
+        Beat(lease=lease, withdrawals=[WEB]),
+        *(Beat(lease=lease, announcements=each) for each in both),
+        Beat(lease=lease, announcements=of(ONE, weight=7), reports=[Report(WEB, Health.DEGRADED)]),
+    ]
+    begun = [server.registry.begin(beat) for beat in beats]
+    assert {(await each).superseded for each in begun} == {()}
+    found = {each.endpoint.address: each.endpoint for each in server.registry.registrations()}
+    assert found == {ONE: Endpoint(ONE, weight=7, health=Health.DEGRADED), "10.0.0.2:80": Endpoint("10.0.0.2:80")}
 
 
 async def test_drained_through_one_server_and_announced_again_through_another(start: Start) -> None:

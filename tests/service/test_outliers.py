@@ -77,6 +77,7 @@ def test_an_ejection_ends_and_both_are_in_the_event_log(
         metrics = service.get("/metrics").body.decode()
         assert 'lbcore_outlier_ejections_total{cause="consecutive_5xx",service="web"} 1.0' in metrics
         assert sick in {client.pick("web").address for _ in range(30)}
+    wait_until(lambda: log.read_text().count("\n") == 2, "both events")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(each["action"], each["upstream_url"]) for each in events] == [("EJECT", sick), ("UNEJECT", sick)]
 

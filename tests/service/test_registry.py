@@ -149,6 +149,17 @@ def test_a_stream_of_heartbeats_announces_reports_and_withdraws(stub: RegistrySt
     assert (found[ONE].endpoint.health, found[ONE].load.cpu_utilization) == (picker_pb2.HEALTH_DEGRADED, 0.5)
 
 
+def test_a_message_that_is_refused_is_told_in_its_turn(stub: RegistryStub) -> None:
+    lease = stub.Register(pb.RegisterRequest()).lease_id
+    addresses = [ONE, TWO, "10.0.0.1:0", "10.0.0.3:80"]
+    requests = [pb.HeartbeatRequest(lease_id=lease, announcements=announced(each)) for each in addresses]
+    answers = stub.Heartbeat(iter(requests), timeout=30)
+    assert [next(answers).lease_id for _ in range(2)] == [lease] * 2
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    assert (caught.value.code(), set(listed(stub)) >= {ONE, TWO}) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
 def test_a_lease_without_heartbeats_ends(server: RegistryServer, stub: RegistryStub) -> None:
     stub.Register(pb.RegisterRequest(announcements=announced(ONE), ttl=Duration(nanos=300_000_000)))
     wait_until(lambda: not listed(stub), "the end of the lease")

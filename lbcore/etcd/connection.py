@@ -1,13 +1,16 @@
 """A connection to an etcd cluster: unary calls and the two streams, to one member at a time.
 
-When a member fails, the next call goes to the next one. Every call says `hasleader`, so that a member that is cut off
-from the others refuses rather than keep its readers waiting. Reference: etcd api/v3rpc, clientv3.
+When a member fails, the next call goes to the next one. Calls under way on the one before end by themselves: gRPC would
+cancel them with the channel, which looks as if whoever waits for them were cancelled. Every call says `hasleader`, so
+that a member that is cut off from the others refuses rather than keep its readers waiting. Reference: etcd api/v3rpc,
+clientv3.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -40,6 +43,7 @@ class EtcdConnection:
         self._timeout = timeout
         self._turn = 0
         self._channel: grpc.aio.Channel | None = None
+        self._under_way: dict[grpc.aio.Channel, int] = {}  # calls
         self._token = ""
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -53,9 +57,10 @@ class EtcdConnection:
         for attempt in range(2):
             member = self.member
             try:
-                stub = getattr(rpc, f"{service}Stub")(self._connected())
-                metadata = await self._metadata()
-                return await getattr(stub, method)(request, timeout=self._timeout, metadata=metadata)
+                with self._in_use() as channel:
+                    metadata = await self._metadata(channel)
+                    stub = getattr(rpc, f"{service}Stub")(channel)
+                    return await getattr(stub, method)(request, timeout=self._timeout, metadata=metadata)
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED and attempt == 0:
                     self._token = ""  # etcd's tokens expire
@@ -68,12 +73,15 @@ class EtcdConnection:
     ) -> AsyncIterator[Any]:
         """A stream. Raises `StoreFailed` when it breaks or is silent for `patience` seconds, and when etcd ends it."""
         member = self.member
-        call: Any = None
         try:
-            stub = getattr(rpc, f"{service}Stub")(self._connected())
-            call = getattr(stub, method)(requests, metadata=await self._metadata())
-            while (response := await asyncio.wait_for(call.read(), patience)) is not EOF:
-                yield response
+            with self._in_use() as channel:
+                metadata = await self._metadata(channel)
+                call = getattr(getattr(rpc, f"{service}Stub")(channel), method)(requests, metadata=metadata)
+                try:
+                    while (response := await asyncio.wait_for(call.read(), patience)) is not EOF:
+                        yield response
+                finally:
+                    call.cancel()
         except asyncio.TimeoutError:
             self._move(member)
             raise StoreFailed(f"etcd {member}: nothing heard for {patience:g} s") from None
@@ -81,22 +89,34 @@ class EtcdConnection:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 self._token = ""
             raise self._failure(member, error) from None
-        finally:
-            if call is not None:
-                call.cancel()
         raise StoreFailed(f"etcd {member}: ended the stream")
 
     async def close(self) -> None:
         """Ends the connection."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close(grace=None)
+        last, self._channel = self._channel, None
+        for channel in {*self._under_way, *([last] if last is not None else [])}:
+            self._end(channel)
         await asyncio.gather(*self._closing)
 
-    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+    @contextmanager
+    def _in_use(self) -> Iterator[grpc.aio.Channel]:
+        """The channel to the member of now, which stays open as long as it is used."""
+        channel = self._connected()
+        self._under_way[channel] = self._under_way.get(channel, 0) + 1
+        try:
+            yield channel
+        finally:
+            if channel in self._under_way:  # else it has been closed under the call
+                self._under_way[channel] -= 1
+                if not self._under_way[channel]:
+                    del self._under_way[channel]
+                    if channel is not self._channel:
+                        self._end(channel)
+
+    async def _metadata(self, channel: grpc.aio.Channel) -> tuple[tuple[str, str], ...]:
         if self.address.user and not self._token:
             request = rpc.AuthenticateRequest(name=self.address.user, password=self.address.secret())
-            stub = rpc.AuthStub(self._connected())
+            stub = rpc.AuthStub(channel)
             self._token = (await stub.Authenticate(request, timeout=self._timeout)).token
         return (("hasleader", "true"), *((("token", self._token),) if self._token else ()))
 
@@ -120,9 +140,13 @@ class EtcdConnection:
             return
         self._turn += 1
         channel, self._channel = self._channel, None
-        if channel is not None:  # calls under way on it end by themselves
-            self._closing.add(closing := asyncio.ensure_future(channel.close(grace=0.5)))
-            closing.add_done_callback(self._closing.discard)
+        if channel is not None and channel not in self._under_way:
+            self._end(channel)
+
+    def _end(self, channel: grpc.aio.Channel) -> None:
+        self._under_way.pop(channel, None)
+        self._closing.add(closing := asyncio.ensure_future(channel.close(grace=None)))
+        closing.add_done_callback(self._closing.discard)
 
 
 def prefix_end(prefix: bytes) -> bytes:

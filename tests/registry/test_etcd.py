@@ -295,6 +295,26 @@ async def test_a_watch_below_a_compaction_lists_again_and_tells_the_difference_a
     ]
 
 
+async def test_a_call_under_way_outlives_the_move_to_another_member(etcd: Etcd) -> None:
+    connection = EtcdConnection(EtcdAddress.parse(f"etcd://{etcd.address},127.0.0.1:1/x"), timeout=2.0)
+    request = rpc.RangeRequest(key=b"a")
+    await connection.call("KV", "Range", request)
+    etcd.process.signal(signal.SIGSTOP)
+    waiting = asyncio.ensure_future(connection.call("KV", "Range", request))
+    with pytest.raises(StoreFailed, match="nothing heard"):
+        async for _ in connection.stream("Watch", "Watch", _nothing(), 0.2):
+            pass
+    assert connection.member == "127.0.0.1:1"
+    with pytest.raises(StoreFailed, match="DEADLINE_EXCEEDED"):  # and it was not cancelled
+        await waiting
+    await connection.close()
+
+
+async def _nothing() -> AsyncIterator[object]:
+    await asyncio.Event().wait()
+    yield None
+
+
 async def test_a_watch_goes_on_at_another_member_where_one_is_dead(etcd: Etcd) -> None:
     async with Server(EtcdAddress.parse(f"etcd://127.0.0.1:1,{etcd.address}/lbcore")) as server:
         await server.synced()

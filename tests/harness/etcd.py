@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +16,7 @@ from aetcd import rpc
 from tests.harness.ports import free_port
 from tests.harness.process import Process, wait_until
 
-__all__ = ["Etcd", "needs_etcd"]
+__all__ = ["Etcd", "EtcdCluster", "needs_etcd"]
 
 needs_etcd = pytest.mark.skipif(shutil.which("etcd") is None, reason="no etcd here: make programs installs it as root")
 
@@ -27,33 +27,37 @@ class Etcd:
     Arguments:
         options: more of etcd's own.
         tls: CA, certificate and key for clients, who then need a certificate of that CA themselves.
+        peers: the port of each member of the cluster by its name, this one's `name` among them; this one alone.
     """
 
-    def __init__(self, options: Sequence[str] = (), tls: tuple[Path, Path, Path] | None = None) -> None:
+    def __init__(
+        self,
+        options: Sequence[str] = (),
+        tls: tuple[Path, Path, Path] | None = None,
+        *,
+        name: str = "one",
+        peers: Mapping[str, int] | None = None,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lbcore-etcd-")
-        self.port, peers = free_port(), free_port()
+        self.port = free_port()
+        urls = {each: f"http://127.0.0.1:{port}" for each, port in (peers or {name: free_port()}).items()}
         self.address = f"127.0.0.1:{self.port}"
         scheme = "https" if tls else "http"
         self._tls = tls
-        argv = ["etcd", "--name", "one", "--data-dir", self._folder.name, "--log-level", "error"]
+        argv = ["etcd", "--name", name, "--data-dir", self._folder.name, "--log-level", "error"]
         argv += ["--listen-client-urls", f"{scheme}://{self.address}"]
         argv += ["--advertise-client-urls", f"{scheme}://{self.address}"]
-        argv += [
-            "--listen-peer-urls",
-            f"http://127.0.0.1:{peers}",
-            "--initial-cluster",
-            f"one=http://127.0.0.1:{peers}",
-        ]
-        argv += ["--initial-advertise-peer-urls", f"http://127.0.0.1:{peers}", "--unsafe-no-fsync"]
+        argv += ["--initial-cluster", ",".join(f"{each}={url}" for each, url in urls.items())]
+        argv += ["--listen-peer-urls", urls[name], "--initial-advertise-peer-urls", urls[name], "--unsafe-no-fsync"]
         if tls:
             ca, certificate, key = map(str, tls)
             argv += ["--cert-file", certificate, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth"]
         self.process = Process([*argv, *options])
 
     def __enter__(self) -> Etcd:
-        self.process.__enter__()
+        self.start()
         try:
-            self._until_it_answers()
+            self.wait_until_it_answers()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -68,6 +72,10 @@ class Etcd:
         self.process.__exit__(None, None, None)
         self._folder.cleanup()
 
+    def start(self) -> None:
+        """Starts it, without waiting: a member answers when most of its cluster is there."""
+        self.process.start()
+
     def kill(self) -> None:
         """As a crash does."""
         self.process.signal(signal.SIGKILL)
@@ -76,7 +84,7 @@ class Etcd:
     def restart(self) -> None:
         """After `kill`, with its data."""
         self.process.start()
-        self._until_it_answers()
+        self.wait_until_it_answers()
 
     def compact(self) -> None:
         """Forgets all history up to now."""
@@ -107,7 +115,7 @@ class Etcd:
         ca, certificate, key = (path.read_bytes() for path in self._tls)
         return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(ca, key, certificate))
 
-    def _until_it_answers(self) -> None:
+    def wait_until_it_answers(self) -> None:
         def answers() -> bool:
             if not self.process.alive:
                 raise RuntimeError(f"etcd ended while starting\n{self.process.report()}")
@@ -119,3 +127,32 @@ class Etcd:
             return True
 
         wait_until(answers, "etcd")
+
+
+class EtcdCluster:
+    """Three members. A context manager; all answer when entered. `addresses` as in a URL."""
+
+    def __init__(self) -> None:
+        peers = {name: free_port() for name in ("one", "two", "three")}
+        self.members = [Etcd(name=name, peers=peers) for name in peers]
+
+    @property
+    def addresses(self) -> str:
+        return ",".join(member.address for member in self.members)
+
+    def __enter__(self) -> EtcdCluster:
+        try:
+            for member in self.members:
+                member.start()
+            for member in self.members:
+                member.wait_until_it_answers()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for member in self.members:
+            member.__exit__(None, None, None)

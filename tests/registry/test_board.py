@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -36,15 +37,15 @@ async def until(condition: Callable[[], object], what: str) -> None:
 class Server:
     """One of the servers, with the parts that share health checks."""
 
-    def __init__(self, etcd: Etcd, addresses: list[str], owners: int, name: str = "web") -> None:
+    def __init__(self, address: EtcdAddress, addresses: list[str], owners: int) -> None:
         self.directory = Directory()
         self.registry = EtcdRegistry(
             self.directory,
-            EtcdAddress.parse(f"etcd://{etcd.address}/lbcore"),
+            address,
             RegistrySettings(debounce=0.01, check_owners=owners, checker_ttl=2.0),
         )
         endpoints = tuple(map(Endpoint, addresses))
-        self.directory.publish("file", [ServiceSnapshot(name=name, endpoints=endpoints, health_check=CHECK)])
+        self.directory.publish("file", [ServiceSnapshot(name="web", endpoints=endpoints, health_check=CHECK)])
         self.health = DirectoryHealth(self.directory, window=0.02, board=self.registry.board)
         self.unhealthy_seen: set[str] = set()
 
@@ -89,10 +90,16 @@ async def _cannot(_: int) -> None:
     return
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def etcd() -> Iterator[Etcd]:
+    """One for all tests: each has a prefix of its own."""
     with Etcd() as running:
         yield running
+
+
+@pytest.fixture
+def address(etcd: Etcd) -> EtcdAddress:
+    return EtcdAddress.parse(f"etcd://{etcd.address}/{secrets.token_hex(4)}")
 
 
 @pytest.fixture
@@ -105,12 +112,12 @@ Start = Callable[..., "asyncio.Future[list[Server]]"]
 
 
 @pytest.fixture
-async def start(etcd: Etcd, backends: UnreliableBackends) -> AsyncIterator[Callable[..., object]]:
+async def start(address: EtcdAddress, backends: UnreliableBackends) -> AsyncIterator[Callable[..., object]]:
     """`await start(3, owners=2)`: so many servers that share the checks of all backends."""
     async with AsyncExitStack() as ending:
 
         async def some(count: int, owners: int) -> list[Server]:
-            servers = [Server(etcd, backends.addresses, owners) for _ in range(count)]
+            servers = [Server(address, backends.addresses, owners) for _ in range(count)]
             for server in servers:
                 await server.start()
                 ending.push_async_callback(_end, server)
@@ -143,12 +150,12 @@ async def test_each_endpoint_is_checked_by_its_owners_and_all_servers_know(
 
 
 async def test_a_server_that_joins_or_leaves_takes_and_gives_its_share_and_nothing_flaps(
-    start: Start, etcd: Etcd, backends: UnreliableBackends
+    start: Start, address: EtcdAddress, backends: UnreliableBackends
 ) -> None:
     servers = await start(2, owners=1)
     for server in servers:
         server.unhealthy_seen.clear()
-    third = Server(etcd, backends.addresses, owners=1)
+    third = Server(address, backends.addresses, owners=1)
     await third.start()
     everyone = [*servers, third]
     await until(lambda: sum(each.checked_here() for each in everyone) == 12 and third.checked_here(), "its share")

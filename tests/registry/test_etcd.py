@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -49,7 +50,10 @@ class Server:
 
     def __init__(self, address: EtcdAddress) -> None:
         self.directory = Directory()
-        self.registry = EtcdRegistry(self.directory, address, RegistrySettings(debounce=0.01))
+        self.late = 0.0  # seconds by which its clock is ahead
+        self.registry = EtcdRegistry(
+            self.directory, address, RegistrySettings(debounce=0.01), lambda: time.monotonic() + self.late
+        )
 
     async def __aenter__(self) -> Server:
         self.registry.open()
@@ -229,6 +233,10 @@ async def test_kill_9_of_etcd_takes_nothing_away_and_its_return_is_followed(star
     await until(lambda: "registry" in server.directory.current.stale, "staleness")
     with pytest.raises(StoreFailed):
         await server.registry.register(lease, None, of("10.0.0.2:80"))
+    for _ in range(60):  # and a minute of it changes nothing
+        server.late += 1.0
+        await server.registry.judge()
+        assert "registry" in server.directory.current.stale
     assert (server.addresses(), len(list(server.registry.registrations()))) == ({ONE}, 1)
     await asyncio.to_thread(etcd.restart)
     await until(lambda: not server.directory.current.stale, "the end of staleness")

@@ -103,6 +103,7 @@ class EncodedEndpoints:
         endpoints: tuple[Endpoint, ...],
         encode: Callable[[Endpoint], bytes],
         previous: EncodedEndpoints | None = None,
+        natively: bool = True,
     ) -> None: ...
     @property
     def groups(self) -> Sequence[tuple[int, Locality]]: ...

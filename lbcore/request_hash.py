@@ -18,7 +18,7 @@ from lbcore.errors import InvalidSetting, Mistake
 from lbcore.regex_rewrite import RegexRewrite
 from lbcore.request import Headers, PeerAddress, Request, Text
 from lbcore.schema import Checked, keep_fields
-from lbcore.validation import WholeSeconds, refusal, text, visible_text
+from lbcore.validation import HTTP_TOKEN, WholeSeconds, header_name, refusal, text, visible_text
 
 __all__ = [
     "Cookie",
@@ -34,19 +34,9 @@ __all__ = [
 ]
 
 _MASK = 2**64 - 1
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, section 5.6.2
-_HEADER_NAME = re.compile(rf":?{_TOKEN}\Z")
 _COOKIE_NAME = re.compile(r"[!-:<>-~]+\Z")  # visible ASCII without ; and =
 _COOKIE_VALUE = re.compile(r"[ -:<-~]*\Z")  # printable ASCII without ;
 _PARAMETER_NAME = re.compile(r"[!-~]+\Z")
-
-
-def header_name(value: object, field: str) -> str:
-    """The name of a request header, in lower case; with a colon before it, of a pseudo header."""
-    name = text(value, field)
-    if not _HEADER_NAME.match(name):
-        raise refusal(field, name, "expected a header name: letters, digits and !#$%&'*+-.^_`|~")
-    return name.lower()
 
 
 def cookie_name(value: object, field: str) -> str:
@@ -68,7 +58,7 @@ def cookie_attributes(value: object, field: str) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
         raise refusal(field, value, 'expected a mapping, such as {"SameSite": "Lax", "Secure": ""}')
     for name, content in value.items():
-        if not isinstance(name, str) or not re.fullmatch(_TOKEN, name):
+        if not isinstance(name, str) or not re.fullmatch(HTTP_TOKEN, name):
             raise refusal(field, name, "expected letters, digits and hyphens as an attribute's name")
         if not isinstance(content, str) or not _COOKIE_VALUE.match(content):
             raise InvalidSetting(

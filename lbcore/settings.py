@@ -5,12 +5,13 @@ Names and defaults are Envoy's. Durations are seconds, percentages 0 to 100. Eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from lbcore.errors import Mistake
 from lbcore.model import ByLocality, WholeByLocality
+from lbcore.regex_rewrite import compiled, portable_pattern
 from lbcore.schema import Checked
 from lbcore.validation import (
     UINT32_MAX,
@@ -21,8 +22,10 @@ from lbcore.validation import (
     Uint32,
     Whole,
     WholePercent,
+    header_name,
     hexadecimal,
     printable,
+    refusal,
     resource_name,
     url_path,
     visible_text,
@@ -33,6 +36,7 @@ __all__ = [
     "CircuitBreakers",
     "DropOverload",
     "GrpcHealthCheck",
+    "HeaderValue",
     "HealthCheck",
     "HttpHealthCheck",
     "LocalityWeighted",
@@ -42,6 +46,7 @@ __all__ = [
     "RetryBudget",
     "SlowStart",
     "StatusRange",
+    "StringMatcher",
     "TcpHealthCheck",
     "ZoneAware",
 ]
@@ -195,6 +200,80 @@ class Payload(Checked):
         return bytes.fromhex(self.text)
 
 
+def _check_header(value: object, field: str) -> str:
+    """The name of a header that a check may bear: not of those that say what the message is, and to whom."""
+    name = header_name(value, field)
+    if name.startswith(":") or name in ("host", "connection", "content-length", "transfer-encoding"):
+        raise refusal(field, name, "expected a header that neither frames the request nor names its host")
+    return name
+
+
+def _check_headers(value: Any, field: str) -> tuple[str, ...]:
+    """Several of them."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise refusal(field, value, "expected a list of header names")
+    return tuple(_check_header(name, field) for name in value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderValue(Checked):
+    """A header that a check bears. Source: Envoy HeaderValueOption (core/v3/base.proto).
+
+    Fields:
+        key, value: of the header; the value is taken as it stands, `%` too.
+        append_action: beside one of that name that is there already, instead of it, only without it, only with it.
+    """
+
+    key: Annotated[str, _check_header]
+    value: Annotated[str, printable] = ""
+    append_action: Literal[
+        "append_if_exists_or_add", "overwrite_if_exists_or_add", "add_if_absent", "overwrite_if_exists"
+    ] = "append_if_exists_or_add"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StringMatcher(Checked):
+    """What a text must be; exactly one of its fields, and `ignore_case`. Source: Envoy type/matcher/v3/string.proto.
+
+    Fields:
+        exact, prefix, suffix, contains: to be compared, without regard for ASCII case where `ignore_case` is set.
+        safe_regex: a regular expression that all of it must match, in the syntax that RE2 and Python share.
+
+    >>> StringMatcher(prefix="cart-").matches("cart-blue")
+    True
+    """
+
+    exact: Annotated[str, printable] | None = None
+    prefix: Annotated[str, visible_text] | None = None
+    suffix: Annotated[str, visible_text] | None = None
+    contains: Annotated[str, visible_text] | None = None
+    safe_regex: Annotated[str, portable_pattern] | None = None
+    ignore_case: bool = False
+
+    def contradictions(self) -> Iterator[Mistake]:
+        names = ("exact", "prefix", "suffix", "contains", "safe_regex")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            yield Mistake((), f"expected exactly one of {', '.join(names)}, found {' and '.join(given) or 'none'}")
+        if self.ignore_case and self.safe_regex is not None:
+            yield Mistake(("ignore_case",), "ignore_case: expected none beside safe_regex, which has (?i)")
+
+    def matches(self, value: str) -> bool:
+        """Whether the text is what is expected."""
+        if self.safe_regex is not None:
+            return compiled(self.safe_regex).fullmatch(value.encode()) is not None
+        exact, prefix, suffix, contains = map(self._cased, (self.exact, self.prefix, self.suffix, self.contains))
+        value = self._cased(value) or ""
+        if exact is not None:
+            return value == exact
+        if contains is not None:
+            return contains in value
+        return value.startswith(prefix or "") and value.endswith(suffix or "")
+
+    def _cased(self, text: str | None) -> str | None:
+        return text.lower() if text is not None and self.ignore_case else text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpHealthCheck(Checked):
     """A request that must be answered with an expected status. Source: Envoy HealthCheck.HttpHealthCheck.
@@ -205,6 +284,9 @@ class HttpHealthCheck(Checked):
         expected_statuses: that pass; 200 alone where there are none.
         retriable_statuses: that count to `unhealthy_threshold`; any other status fails the endpoint at once.
         receive: what the first `response_buffer_size` bytes of the body must hold, in this order (0: all of it).
+        request_headers_to_remove, request_headers_to_add: of the request, in this order.
+        service_name_matcher: what the header `x-envoy-upstream-healthchecked-cluster` of a good answer must say.
+        codec_client_type: HTTP/1.1, or HTTP/2 (over TLS by ALPN, else at once).
     """
 
     path: Annotated[str, url_path] = "/"
@@ -215,6 +297,10 @@ class HttpHealthCheck(Checked):
     send: Payload | None = None
     receive: tuple[Payload, ...] = ()
     response_buffer_size: Uint32 = 1024
+    request_headers_to_add: tuple[HeaderValue, ...] = ()
+    request_headers_to_remove: Annotated[tuple[str, ...], _check_headers] = ()
+    service_name_matcher: StringMatcher | None = None
+    codec_client_type: Literal["http1", "http2"] = "http1"
 
     def contradictions(self) -> Iterator[Mistake]:
         if self.send is not None and self.method not in ("POST", "PUT", "PATCH", "OPTIONS"):
@@ -240,13 +326,14 @@ class TcpHealthCheck(Checked):
 class GrpcHealthCheck(Checked):
     """grpc.health.v1.Health must say SERVING of `service_name`. Source: Envoy HealthCheck.GrpcHealthCheck.
 
-    `authority` is the service's name where it is empty. `watch` also keeps a Watch stream open, so that a change is
-    checked at once and not at the next interval; Envoy knows no such thing.
+    `authority` is the service's name where it is empty, `initial_metadata` goes with each call. `watch` also keeps a
+    Watch stream open, so that a change is checked at once and not at the next interval; Envoy knows no such thing.
     """
 
     service_name: Annotated[str, printable] = ""
     authority: Annotated[str, printable] = ""
     watch: bool = False
+    initial_metadata: tuple[HeaderValue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +368,7 @@ class HealthCheck(Checked):
         no_traffic_healthy_interval: the same after a passed check; `no_traffic_interval`.
         reuse_connection: keep the connection from check to check.
         checked_by: `service`, which is lbcore, `clients`, which is Envoy, or `both`.
+        alt_port: to check at another port than the one that serves; None: at that.
         event_log_path: a file to which lbcore appends each change of state as a line of JSON.
         always_log_health_check_failures, always_log_health_check_success: and each result.
     """
@@ -302,6 +390,7 @@ class HealthCheck(Checked):
     no_traffic_healthy_interval: Interval | None = None
     reuse_connection: bool = True
     tls: CheckTls | None = None
+    alt_port: Annotated[int, Whole(1, 65535)] | None = None
     checked_by: Literal["service", "clients", "both"] = "both"
     event_log_path: Annotated[str, printable] = ""
     always_log_health_check_failures: bool = False

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from lbcore.errors import InvalidSetting, Mistake
 
 __all__ = [
+    "HTTP_TOKEN",
     "JSON_EXPECTED",
     "MAX_SECONDS",
     "UINT32_MAX",
@@ -29,6 +30,7 @@ __all__ = [
     "WholePercent",
     "WholeSeconds",
     "flag",
+    "header_name",
     "hexadecimal",
     "number",
     "one_of",
@@ -45,6 +47,8 @@ __all__ = [
 UINT32_MAX = 2**32 - 1
 MAX_SECONDS = 9_223_372_036.0  # what 64 bits of nanoseconds hold; Envoy refuses longer durations as well
 JSON_EXPECTED = "expected only text, finite numbers, true, false, null, lists and mappings with text as keys"
+HTTP_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, section 5.6.2
+_HEADER_NAME = re.compile(rf":?{HTTP_TOKEN}\Z")
 _SHOWN_CHARACTERS = 120  # of a refused value, so that a message stays readable whatever was given
 _MAX_NAME_BYTES = 1024  # percent-encoded three times as long, and still within the 8 KiB that gRPC takes as headers
 
@@ -150,6 +154,14 @@ def url_path(value: object, field: str) -> str:
     if not path.isascii() or not path.isprintable() or " " in path:
         raise refusal(field, path, "expected printable ASCII without spaces; percent-encode the rest")
     return path
+
+
+def header_name(value: object, field: str) -> str:
+    """The name of a request header, in lower case; with a colon before it, of a pseudo header."""
+    name = text(value, field)
+    if not _HEADER_NAME.match(name):
+        raise refusal(field, name, "expected a header name: letters, digits and !#$%&'*+-.^_`|~")
+    return name.lower()
 
 
 def hexadecimal(value: object, field: str) -> str:

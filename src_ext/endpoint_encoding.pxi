@@ -96,19 +96,21 @@ cdef bytes encoded_endpoint(object endpoint):
 cdef class EncodedEndpoints:
     """Endpoints by priority and locality, serialised.
 
-    EncodedEndpoints(endpoints, encode, previous=None): `encode` makes the serialised LbEndpoint of one that has metadata
-    or further addresses; `previous` is what this one follows, whose unchanged parts it shares.
+    EncodedEndpoints(endpoints, encode, previous=None, natively=True): `encode` makes the serialised LbEndpoint of one that
+    has metadata or further addresses, or of each; `previous` is what this one follows, whose unchanged parts it shares.
     """
     cdef tuple endpoints
     cdef object encode
+    cdef bint natively      # what can be
     cdef list keys          # (priority, Locality) of each group
     cdef list chunks        # lists of bytes: the endpoints of each group
     cdef list bodies_       # bytes: each group put together
     cdef bytes layout       # pairs of int32_t: the group of each endpoint, and its position there
 
-    def __init__(self, tuple endpoints not None, object encode, EncodedEndpoints previous=None):
+    def __init__(self, tuple endpoints not None, object encode, EncodedEndpoints previous=None, bint natively=True):
         self.endpoints = endpoints
         self.encode = encode
+        self.natively = natively
         if previous is None or not self.follow(previous):
             self.build()
 
@@ -127,7 +129,7 @@ cdef class EncodedEndpoints:
         cdef bytes made
         cdef uint8_t* at
         cdef Py_ssize_t length
-        if not endpoint.metadata and not endpoint.additional_addresses:
+        if self.natively and not endpoint.metadata and not endpoint.additional_addresses:
             return encoded_endpoint(endpoint)
         message = self.encode(endpoint)
         length = PyBytes_GET_SIZE(message)
@@ -177,7 +179,7 @@ cdef class EncodedEndpoints:
         cdef list changed = []
         cdef Py_ssize_t i, group
         cdef object before, now
-        if count != len(previous.endpoints):
+        if count != len(previous.endpoints) or not (self.natively and previous.natively):
             return False
         for i in range(count):
             if <PyObject*>self.endpoints[i] == <PyObject*>previous.endpoints[i]:

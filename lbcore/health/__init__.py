@@ -11,11 +11,12 @@ from lbcore.health.checker import HealthChecker
 from lbcore.health.outcome import Cause, Outcome
 from lbcore.health.probe import Probe
 from lbcore.health.shorthand import GrpcCheck, HttpCheck, TcpCheck
-from lbcore.settings import HealthCheck, Payload, StatusRange
+from lbcore.settings import HeaderValue, HealthCheck, Payload, StatusRange, StringMatcher
 
 __all__ = [
     "Cause",
     "GrpcCheck",
+    "HeaderValue",
     "HealthCheck",
     "HealthChecker",
     "HttpCheck",
@@ -23,5 +24,6 @@ __all__ = [
     "Payload",
     "Probe",
     "StatusRange",
+    "StringMatcher",
     "TcpCheck",
 ]

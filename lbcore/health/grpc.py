@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2
 from lbcore.address import grpc_target
 from lbcore.errors import InvalidSetting
 from lbcore.health.outcome import Cause, Outcome
+from lbcore.health.probe import checked_address
 from lbcore.model import Endpoint
 from lbcore.settings import CheckTls, GrpcHealthCheck, HealthCheck
 
@@ -36,7 +37,9 @@ class GrpcProbe:
     """Asks for the health of one gRPC service at each endpoint."""
 
     def __init__(self, service: str, settings: HealthCheck, health: GrpcHealthCheck) -> None:
+        self._settings = settings
         self._timeout = settings.timeout
+        self._metadata = tuple((each.key, each.value) for each in health.initial_metadata)
         self._interval = settings.interval
         self._watching = health.watch
         self._reuse = settings.reuse_connection
@@ -63,7 +66,7 @@ class GrpcProbe:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         try:
-            answer = await call(self._request, timeout=self._timeout)
+            answer = await call(self._request, timeout=self._timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             return self._failure(channel, error)
         finally:
@@ -85,7 +88,7 @@ class GrpcProbe:
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
             try:
-                async for _ in method(self._request):
+                async for _ in method(self._request, metadata=self._metadata):
                     wake()
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -107,7 +110,7 @@ class GrpcProbe:
     def _channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
         channel = self._channels.get(endpoint.address)
         if channel is None:
-            target, options = grpc_target(endpoint.address), self._options
+            target, options = grpc_target(checked_address(endpoint, self._settings)), self._options
             if self._credentials is None:
                 channel = grpc.aio.insecure_channel(target, options)
             else:

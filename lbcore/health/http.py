@@ -1,4 +1,4 @@
-"""Checks over HTTP/1.1 and HTTPS, on one kept connection an endpoint.
+"""Checks over HTTP/1.1, HTTP/2 and HTTPS, on one kept connection an endpoint.
 
 Source: Envoy source/extensions/health_checkers/http/health_checker_impl.cc.
 """
@@ -7,124 +7,178 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-import aiohttp
-from yarl import URL
-
+from lbcore.address import split_address
+from lbcore.health.exchange import Answer, BrokenExchange, Connection, Request
 from lbcore.health.outcome import Cause, Outcome
-from lbcore.health.probe import holds_in_order
+from lbcore.health.probe import checked_address, holds_in_order
 from lbcore.health.tls import context_of
 from lbcore.model import Endpoint
-from lbcore.settings import HealthCheck, HttpHealthCheck, StatusRange
+from lbcore.settings import HeaderValue, HealthCheck, HttpHealthCheck, StatusRange
+
+if TYPE_CHECKING:
+    from lbcore.health.http1 import Http1Connection
+    from lbcore.health.http2 import Http2Connection
 
 __all__ = ["HttpProbe"]
 
 _OK = (StatusRange(start=200, end=201),)
 _PASSED = Outcome()
-_UNIX = "unix:"
+_DEGRADED = Outcome(reason="x-envoy-degraded", degraded=True)
 _USER_AGENT = "lbcore/HC"  # as Envoy's Envoy/HC
+_UPSTREAM_CLUSTER = b"x-envoy-upstream-healthchecked-cluster"
 
 
 class HttpProbe:
     """Asks for a path and judges status, body and headers."""
 
     def __init__(self, service: str, settings: HealthCheck, http: HttpHealthCheck) -> None:
+        self._settings = settings
         self._http = http
         self._expected = http.expected_statuses or _OK
-        self._reuse = settings.reuse_connection
-        self._headers = {"Host": http.host or service, "User-Agent": _USER_AGENT}
-        # Whole seconds above the threshold otherwise: the timers of many connections would share a wake-up.
-        self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
-        # Longer than any interval, so that a connection is there for the next check.
-        self._keep_alive = 2 * max(settings.interval, settings.unhealthy_interval or 0.0) + 60
-        self._tls = settings.tls
-        self._context: ssl.SSLContext | bool = context_of(settings.tls) if settings.tls else False
-        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by unix socket; the one of all IPs under ""
-        self._urls: dict[str, URL] = {}
+        self._request = _request(service, settings, http)
+        self._protocol = _protocol(http)
+        self._context = _context(settings, http)
+        self._kept: dict[str, Connection] = {}  # by the endpoint's address
 
     async def check(self, endpoint: Endpoint) -> Outcome:
         """See `Probe`."""
-        http = self._http
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout
         try:
-            async with self._session(endpoint.address).request(
-                http.method,
-                self._url(endpoint.address),
-                headers=self._headers,
-                data=http.send.content if http.send else None,
-                allow_redirects=False,
-                ssl=self._context,
-                server_hostname=self._server_name(endpoint),
-            ) as response:
-                return self._judge(response, await self._body(response))
+            answer = await self._exchange(endpoint, deadline)
         except asyncio.TimeoutError:
-            return Outcome(Cause.NETWORK_TIMEOUT, f"no answer within {self._timeout.total:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Outcome(Cause.NETWORK, f"{type(error).__name__}: {error}")
+            return Outcome(Cause.NETWORK_TIMEOUT, f"no answer within {self._settings.timeout:g} s")
+        except (BrokenExchange, OSError) as error:
+            reason = str(error) if isinstance(error, BrokenExchange) else f"{type(error).__name__}: {error}"
+            return Outcome(Cause.NETWORK, reason)
+        return self._judge(answer)
 
     async def watch(self, endpoint: Endpoint, wake: Callable[[], None]) -> None:
         """HTTP says nothing by itself."""
 
     async def forget(self, endpoint: Endpoint) -> None:
-        """See `Probe`. Connections to IPs are closed when they have been idle for long."""
-        self._urls.pop(endpoint.address, None)
-        if session := self._sessions.pop(endpoint.address, None):
-            await session.close()
+        """See `Probe`."""
+        if connection := self._kept.pop(endpoint.address, None):
+            connection.abort()
 
     async def close(self) -> None:
         """See `Probe`."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
+        kept, self._kept = self._kept, {}
+        for connection in kept.values():
+            connection.abort()
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytearray:
-        """The part of the body that is looked at; the check ends with the whole response."""
-        body = bytearray()
-        limit = self._http.response_buffer_size
-        async for part in response.content.iter_any():
-            if self._http.receive and not (limit and len(body) >= limit):
-                body += part
-        return body[:limit] if limit else body
+    async def _exchange(self, endpoint: Endpoint, deadline: float) -> Answer:
+        connection = self._kept.pop(endpoint.address, None)
+        if connection is not None and connection.reusable:
+            try:
+                return await self._ask(endpoint, connection, deadline)
+            except BrokenExchange as error:
+                if not error.unanswered:
+                    raise
+                # It was closed while idle, as the request was on its way: that says nothing of the endpoint.
+        remaining = deadline - asyncio.get_running_loop().time()
+        connection = await asyncio.wait_for(self._connect(endpoint), remaining)
+        return await self._ask(endpoint, connection, deadline)
 
-    def _judge(self, response: aiohttp.ClientResponse, body: bytearray) -> Outcome:
-        status = response.status
-        leaves = "x-envoy-immediate-health-check-fail" in response.headers
-        if self._http.receive and not holds_in_order(body, self._http.receive):
+    async def _ask(self, endpoint: Endpoint, connection: Connection, deadline: float) -> Answer:
+        """The answer, in time; the connection is kept, or closed."""
+        answer = connection.send(self._request)
+        timer = asyncio.get_running_loop().call_at(deadline, _time_out, answer)
+        keep = False
+        try:
+            found = await answer
+            keep = self._settings.reuse_connection and connection.reusable
+        finally:
+            timer.cancel()
+            if keep:
+                self._kept[endpoint.address] = connection
+            else:
+                connection.abort()  # at once, as Envoy: no lingering with tens of thousands of checks
+        return found
+
+    async def _connect(self, endpoint: Endpoint) -> Connection:
+        loop = asyncio.get_running_loop()
+        host, port = split_address(checked_address(endpoint, self._settings))
+        name = self._server_name(endpoint, "unix" if port is None else host) if self._context else None
+        made: Connection
+        if port is None:
+            _, made = await loop.create_unix_connection(self._protocol, host, ssl=self._context, server_hostname=name)
+        else:
+            _, made = await loop.create_connection(self._protocol, host, port, ssl=self._context, server_hostname=name)
+        return made
+
+    def _server_name(self, endpoint: Endpoint, host: str) -> str:
+        """For SNI and the certificate."""
+        named = self._settings.tls.server_name if self._settings.tls else ""
+        return named or endpoint.hostname or host
+
+    def _judge(self, answer: Answer) -> Outcome:
+        status, http = answer.status, self._http
+        leaves = b"x-envoy-immediate-health-check-fail" in answer.headers
+        if http.receive and not holds_in_order(answer.body, http.receive):
             return Outcome(Cause.ACTIVE, f"status {status}, unexpected body", excluded=leaves)
         if not any(status in each for each in self._expected):
-            retriable = any(status in each for each in self._http.retriable_statuses)
+            retriable = any(status in each for each in http.retriable_statuses)
             return Outcome(Cause.ACTIVE, f"status {status}", retriable=retriable, excluded=leaves)
-        if "x-envoy-degraded" in response.headers:
-            return Outcome(reason="x-envoy-degraded", degraded=True)
-        return _PASSED
+        if http.service_name_matcher is not None:
+            name = answer.headers.get(_UPSTREAM_CLUSTER, b"").decode(errors="replace")
+            if not http.service_name_matcher.matches(name):
+                return Outcome(Cause.ACTIVE, f"service {name!r} answered")
+        return _DEGRADED if b"x-envoy-degraded" in answer.headers else _PASSED
 
-    def _session(self, address: str) -> aiohttp.ClientSession:
-        key = address if address.startswith(_UNIX) else ""
-        session = self._sessions.get(key)
-        if session is None:
-            session = self._sessions[key] = aiohttp.ClientSession(
-                connector=self._connector(key.removeprefix(_UNIX)),
-                timeout=self._timeout,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                skip_auto_headers=("Accept", "Accept-Encoding"),
-            )
-        return session
 
-    def _connector(self, path: str) -> aiohttp.BaseConnector:
-        keep_alive = self._keep_alive if self._reuse else None
-        if path:
-            return aiohttp.UnixConnector(path, force_close=not self._reuse, keepalive_timeout=keep_alive)
-        return aiohttp.TCPConnector(limit=0, force_close=not self._reuse, keepalive_timeout=keep_alive)
+def _time_out(answer: asyncio.Future[Answer]) -> None:
+    if not answer.done():
+        answer.set_exception(asyncio.TimeoutError())
 
-    def _url(self, address: str) -> URL:
-        url = self._urls.get(address)
-        if url is None:
-            place = "unix" if address.startswith(_UNIX) else address
-            scheme = "https" if self._tls else "http"
-            url = self._urls[address] = URL(f"{scheme}://{place}{self._http.path}", encoded=True)
-        return url
 
-    def _server_name(self, endpoint: Endpoint) -> str | None:
-        """For SNI and the certificate; None: what the URL names."""
-        return (self._tls.server_name or endpoint.hostname or None) if self._tls else None
+def _protocol(http: HttpHealthCheck) -> Callable[[], Http1Connection | Http2Connection]:
+    """The kind of connection; its library is imported here."""
+    if http.codec_client_type == "http2":
+        from lbcore.health.http2 import Http2Connection
+
+        return Http2Connection
+    from lbcore.health.http1 import Http1Connection
+
+    return Http1Connection
+
+
+def _context(settings: HealthCheck, http: HttpHealthCheck) -> ssl.SSLContext | None:
+    if settings.tls is None:
+        return None
+    context = context_of(settings.tls)
+    context.set_alpn_protocols(["h2" if http.codec_client_type == "http2" else "http/1.1"])
+    return context
+
+
+def _request(service: str, settings: HealthCheck, http: HttpHealthCheck) -> Request:
+    limit: int | None = 0
+    if http.receive:
+        limit = http.response_buffer_size or None
+    headers = [("user-agent", _USER_AGENT)]
+    headers = [(name, value) for name, value in headers if name not in http.request_headers_to_remove]
+    return Request(
+        method=http.method,
+        authority=http.host or service,
+        path=http.path,
+        scheme="https" if settings.tls else "http",
+        headers=tuple(_with_headers(headers, http.request_headers_to_add)),
+        body=http.send.content if http.send else b"",
+        body_limit=limit,
+    )
+
+
+def _with_headers(headers: list[tuple[str, str]], added: Iterable[HeaderValue]) -> list[tuple[str, str]]:
+    """Source: Envoy HeaderParser::evaluateHeaders."""
+    for each in added:
+        there = any(name == each.key for name, _ in headers)
+        if (each.append_action == "add_if_absent" and there) or (
+            each.append_action == "overwrite_if_exists" and not there
+        ):
+            continue
+        if each.append_action.startswith("overwrite"):
+            headers = [(name, value) for name, value in headers if name != each.key]
+        headers.append((each.key, each.value))
+    return headers

@@ -1,7 +1,7 @@
 """What checks an endpoint: the `Probe` protocol, and the one that a `HealthCheck` asks for.
 
-A probe keeps its own time limit and tells every failure as an `Outcome`. The libraries that it needs (aiohttp, grpcio)
-are imported when it is made, so that a program without them can use the other kinds.
+A probe keeps its own time limit and tells every failure as an `Outcome`. The libraries that it needs (httptools, h2,
+grpcio) are imported when it is made, so that a program without them can use the other kinds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lbcore.health.outcome import Outcome
 from lbcore.model import Endpoint
 from lbcore.settings import HealthCheck, Payload
 
-__all__ = ["Probe", "holds_in_order", "make_probe"]
+__all__ = ["Probe", "checked_address", "holds_in_order", "make_probe"]
 
 
 class Probe(Protocol):
@@ -46,6 +46,19 @@ def make_probe(service: str, settings: HealthCheck) -> Probe:
     from lbcore.health.tcp import TcpProbe
 
     return TcpProbe(settings, settings.tcp)
+
+
+def checked_address(endpoint: Endpoint, settings: HealthCheck) -> str:
+    """Where an endpoint is checked: where it serves, or at `alt_port`. A unix socket has no port.
+
+    >>> from lbcore.settings import TcpHealthCheck
+    >>> checked_address(Endpoint("[::1]:80"), HealthCheck(tcp=TcpHealthCheck(), alt_port=8081))
+    '[::1]:8081'
+    """
+    address = endpoint.address
+    if settings.alt_port is None or address.startswith("unix:"):
+        return address
+    return f"{address.rpartition(':')[0]}:{settings.alt_port}"
 
 
 def holds_in_order(content: bytes | bytearray, wanted: Sequence[Payload]) -> bool:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lbcore.settings import GrpcHealthCheck, HealthCheck, HttpHealthCheck, Payload, StatusRange, TcpHealthCheck
+from lbcore.settings import (
+    GrpcHealthCheck,
+    HeaderValue,
+    HealthCheck,
+    HttpHealthCheck,
+    Payload,
+    StatusRange,
+    StringMatcher,
+    TcpHealthCheck,
+)
 
 __all__ = ["GrpcCheck", "HttpCheck", "TcpCheck"]
 
 Statuses = Iterable[int | range | StatusRange]
+Headers = Mapping[str, str] | Iterable[HeaderValue]
 Content = bytes | Payload | Iterable[bytes | Payload]
 
 
@@ -23,6 +33,10 @@ def HttpCheck(  # noqa: N802 - makes a value and reads as one
     send: bytes | Payload | None = None,
     receive: Content = (),
     response_buffer_size: int = 1024,
+    request_headers_to_add: Headers = (),
+    request_headers_to_remove: Iterable[str] = (),
+    service_name_matcher: StringMatcher | None = None,
+    codec_client_type: str = "http1",
     **settings: Any,
 ) -> HealthCheck:
     """A check over HTTP; arguments as the fields of `HttpHealthCheck` and, for the rest, of `HealthCheck`.
@@ -39,6 +53,10 @@ def HttpCheck(  # noqa: N802 - makes a value and reads as one
         send=None if send is None else _payload(send),
         receive=_payloads(receive),
         response_buffer_size=response_buffer_size,
+        request_headers_to_add=_headers(request_headers_to_add),
+        request_headers_to_remove=tuple(request_headers_to_remove),
+        service_name_matcher=service_name_matcher,
+        codec_client_type=codec_client_type,  # type: ignore[arg-type]
     )
     return HealthCheck(http=http, **settings)
 
@@ -56,15 +74,31 @@ def TcpCheck(  # noqa: N802
 
 
 def GrpcCheck(  # noqa: N802
-    service_name: str = "", *, authority: str = "", watch: bool = False, **settings: Any
+    service_name: str = "",
+    *,
+    authority: str = "",
+    watch: bool = False,
+    initial_metadata: Headers = (),
+    **settings: Any,
 ) -> HealthCheck:
     """A check by grpc.health.v1.
 
     >>> GrpcCheck("shop.Cart", interval=2.0).grpc.service_name
     'shop.Cart'
     """
-    grpc = GrpcHealthCheck(service_name=service_name, authority=authority, watch=watch)
+    grpc = GrpcHealthCheck(
+        service_name=service_name,
+        authority=authority,
+        watch=watch,
+        initial_metadata=_headers(initial_metadata),
+    )
     return HealthCheck(grpc=grpc, **settings)
+
+
+def _headers(headers: Headers) -> tuple[HeaderValue, ...]:
+    if isinstance(headers, Mapping):
+        return tuple(HeaderValue(key=key, value=value) for key, value in headers.items())
+    return tuple(headers)
 
 
 def _range(statuses: int | range | StatusRange) -> StatusRange:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lbcore.address import split_address
 from lbcore.health.outcome import Cause, Outcome
-from lbcore.health.probe import holds_in_order
+from lbcore.health.probe import checked_address, holds_in_order
 from lbcore.health.tls import context_of
 from lbcore.model import Endpoint
 from lbcore.settings import HealthCheck, TcpHealthCheck
@@ -29,6 +29,7 @@ class TcpProbe:
     """Connects and, where asked to, compares what comes back."""
 
     def __init__(self, settings: HealthCheck, tcp: TcpHealthCheck) -> None:
+        self._settings = settings
         self._tcp = tcp
         self._timeout = settings.timeout
         self._tls = settings.tls
@@ -91,7 +92,7 @@ class TcpProbe:
                 raise ValueError(f"{len(answer)} bytes that do not match")
 
     async def _connect(self, endpoint: Endpoint) -> _Connection:
-        host, port = split_address(endpoint.address)
+        host, port = split_address(checked_address(endpoint, self._settings))
         name = (self._tls.server_name or endpoint.hostname or host) if self._tls else None
         if port is None:
             return await asyncio.open_unix_connection(host, ssl=self._context, server_hostname=name)

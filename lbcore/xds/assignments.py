@@ -7,7 +7,7 @@ Sources: gRPC xds_endpoint_parser.cc; Envoy endpoint.proto, eds.cc.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
@@ -39,7 +39,10 @@ def encoded_endpoints(
     endpoints = service.endpoints
     if not unix_sockets:
         endpoints = tuple(endpoint for endpoint in endpoints if not is_unix(endpoint.address))
-    return EncodedEndpoints(endpoints, _lb_endpoint, previous)
+    port = _checked_port(service)
+    if port is None:
+        return EncodedEndpoints(endpoints, _lb_endpoint, previous)
+    return EncodedEndpoints(endpoints, partial(_lb_endpoint, checked_port=port), natively=False)
 
 
 def assignment(service: ServiceSnapshot, endpoints: EncodedEndpoints, frames: Frames) -> Resource:
@@ -97,7 +100,8 @@ class Frames:
 
 def same_assignment(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:
     """Whether both services have the same assignment."""
-    return all(getattr(one, field) == getattr(other, field) for field in _FIELDS)
+    same = all(getattr(one, field) == getattr(other, field) for field in _FIELDS)
+    return same and _checked_port(one) == _checked_port(other)
 
 
 @lru_cache(maxsize=4096)
@@ -122,11 +126,20 @@ def _policy(overprovisioning_factor: int, drop_overload: DropOverload | None) ->
     return message_field(4, message.SerializeToString(deterministic=True))
 
 
-def _lb_endpoint(endpoint: Endpoint) -> bytes:
+def _checked_port(service: ServiceSnapshot) -> int | None:
+    """Where clients check its endpoints, if that is not where they serve. Envoy reads it of each endpoint alone."""
+    check = service.health_check
+    return check.alt_port if check is not None and check.checked_by != "service" else None
+
+
+def _lb_endpoint(endpoint: Endpoint, checked_port: int | None = None) -> bytes:
     message = endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(
             address=address_message(endpoint.address),
             hostname=endpoint.hostname,
+            health_check_config=(
+                endpoint_components_pb2.Endpoint.HealthCheckConfig(port_value=checked_port) if checked_port else None
+            ),
             additional_addresses=[
                 endpoint_components_pb2.Endpoint.AdditionalAddress(address=address_message(address))
                 for address in endpoint.additional_addresses

@@ -9,10 +9,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2, health_check_pb2
-from envoy.type.v3 import range_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from envoy.type.v3 import http_pb2, range_pb2
 from google.protobuf import wrappers_pb2
 
-from lbcore.settings import GrpcHealthCheck, HealthCheck, HttpHealthCheck, Payload, StatusRange, TcpHealthCheck
+from lbcore.settings import (
+    GrpcHealthCheck,
+    HeaderValue,
+    HealthCheck,
+    HttpHealthCheck,
+    Payload,
+    StatusRange,
+    StringMatcher,
+    TcpHealthCheck,
+)
 from lbcore.xds.messages import duration
 
 __all__ = ["health_check_message"]
@@ -64,6 +74,10 @@ def _http(http: HttpHealthCheck) -> health_check_pb2.HealthCheck.HttpHealthCheck
         ),
         expected_statuses=_ranges(http.expected_statuses),
         retriable_statuses=_ranges(http.retriable_statuses),
+        request_headers_to_add=map(_header, http.request_headers_to_add),
+        request_headers_to_remove=http.request_headers_to_remove,
+        service_name_matcher=_string_matcher(http.service_name_matcher),
+        codec_client_type=None if http.codec_client_type == "http1" else http_pb2.HTTP2,
     )
 
 
@@ -72,7 +86,32 @@ def _tcp(tcp: TcpHealthCheck) -> health_check_pb2.HealthCheck.TcpHealthCheck:
 
 
 def _grpc(grpc: GrpcHealthCheck) -> health_check_pb2.HealthCheck.GrpcHealthCheck:
-    return health_check_pb2.HealthCheck.GrpcHealthCheck(service_name=grpc.service_name, authority=grpc.authority)
+    return health_check_pb2.HealthCheck.GrpcHealthCheck(
+        service_name=grpc.service_name,
+        authority=grpc.authority,
+        initial_metadata=map(_header, grpc.initial_metadata),
+    )
+
+
+def _header(header: HeaderValue) -> base_pb2.HeaderValueOption:
+    """Of the value Envoy would read what stands between two `%` as a command."""
+    action = base_pb2.HeaderValueOption.HeaderAppendAction.Value(header.append_action.upper())
+    value = base_pb2.HeaderValue(key=header.key, value=header.value.replace("%", "%%"))
+    return base_pb2.HeaderValueOption(header=value, append_action=action, keep_empty_value=not header.value)
+
+
+def _string_matcher(matcher: StringMatcher | None) -> string_pb2.StringMatcher | None:
+    if matcher is None:
+        return None
+    if matcher.safe_regex is not None:
+        return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=matcher.safe_regex))
+    return string_pb2.StringMatcher(
+        exact=matcher.exact,
+        prefix=matcher.prefix,
+        suffix=matcher.suffix,
+        contains=matcher.contains,
+        ignore_case=matcher.ignore_case,
+    )
 
 
 def _payload(payload: Payload | None) -> health_check_pb2.HealthCheck.Payload | None:

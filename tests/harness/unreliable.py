@@ -46,6 +46,7 @@ class UnreliableBackends:
         self._servers: dict[str, AbstractAsyncContextManager[str]] = {}
         self._moods: dict[str, Mood] = {}
         self.body = b"ok"
+        self.headers = ""  # of its answers, each line ended by CR LF
         self.last = ""
         self.requests: Counter[str] = Counter()
         self.connections: Counter[str] = Counter()
@@ -107,7 +108,7 @@ class UnreliableBackends:
         if mood is Mood.GARBAGE:
             writer.write(b"\x00\x01 what is this?\r\n\r\n")
             return False
-        head = f"HTTP/1.1 {_STATUS.get(mood, '200 OK')}\r\ncontent-length: {len(self.body)}\r\n{_HEADERS.get(mood, '')}"
-        writer.write(head.encode() + b"\r\n" + self.body)
+        head = f"HTTP/1.1 {_STATUS.get(mood, '200 OK')}\r\ncontent-length: {len(self.body)}\r\n"
+        writer.write(f"{head}{self.headers}{_HEADERS.get(mood, '')}\r\n".encode() + self.body)
         await writer.drain()
         return True

@@ -165,4 +165,4 @@ async def test_closing_leaves_no_task_and_no_connection(backends: UnreliableBack
     async with checked(directory):
         pass
     await until(lambda: not sum(backends.open.values()), "connections closed")
-    assert len(asyncio.all_tasks()) <= len(before)
+    await until(lambda: len(asyncio.all_tasks()) <= len(before), "no task left, of the backends neither")

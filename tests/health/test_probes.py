@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from lbcore import Endpoint, InvalidSetting
-from lbcore.health import Cause, GrpcCheck, HealthCheck, HttpCheck, Outcome, TcpCheck
+from lbcore.health import Cause, GrpcCheck, HeaderValue, HealthCheck, HttpCheck, Outcome, StringMatcher, TcpCheck
 from lbcore.health.probe import Probe, make_probe
 from lbcore.settings import CheckTls
 from tests.harness.tcp_server import tcp_server
@@ -29,22 +28,14 @@ Make = Callable[..., Probe]
 
 
 @pytest_asyncio.fixture
-async def make() -> AsyncIterator[Make]:
-    """`make(check)`: its probe for the service `web`, closed with the test."""
-    async with AsyncExitStack() as probes:
-
-        def probe_of(check: HealthCheck) -> Probe:
-            probe = make_probe("web", check)
-            probes.push_async_callback(probe.close)
-            return probe
-
-        yield probe_of
-
-
-@pytest_asyncio.fixture
 async def backends() -> AsyncIterator[UnreliableBackends]:
     async with UnreliableBackends(1) as one:
         yield one
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - nothing signals it
+        await asyncio.sleep(0.005)
 
 
 async def check_http(make: Make, backends: UnreliableBackends, mood: Mood, **settings: Any) -> Outcome:
@@ -162,17 +153,136 @@ class TestHttp:
             assert (await probe.check(Endpoint(f"unix:{tmp_path}/web.sock"))).passed
             assert not (await probe.check(Endpoint(f"unix:{tmp_path}/none.sock"))).passed
 
+    async def test_headers_are_added_and_removed(self, make: Make, backends: UnreliableBackends) -> None:
+        added = {"x-probe": "100%", "user-agent": "ours"}
+        outcome = await check_http(
+            make, backends, Mood.ANSWERS, request_headers_to_add=added, request_headers_to_remove=["user-agent"]
+        )
+        assert outcome.passed
+        lines = backends.last.lower().splitlines()
+        assert "x-probe: 100%" in lines
+        assert [line for line in lines if line.startswith("user-agent")] == ["user-agent: ours"]
 
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
+    @pytest.mark.parametrize(
+        ("action", "agents"),
+        [
+            ("append_if_exists_or_add", ["lbcore/HC", "a"]),
+            ("overwrite_if_exists_or_add", ["a"]),
+            ("overwrite_if_exists", ["a"]),
+            ("add_if_absent", ["lbcore/HC"]),
+        ],
+    )
+    async def test_what_becomes_of_a_header_that_is_there(
+        self, make: Make, backends: UnreliableBackends, action: Any, agents: list[str]
+    ) -> None:
+        header = HeaderValue(key="User-Agent", value="a", append_action=action)
+        absent = HeaderValue(key="x-new", value="b", append_action=action)
+        await check_http(make, backends, Mood.ANSWERS, request_headers_to_add=[header, absent])
+        lines = [line.partition(": ") for line in backends.last.splitlines()]
+        assert [value for name, _, value in lines if name == "User-Agent"] == agents
+        assert ("X-New", ": ", "b") in lines or action == "overwrite_if_exists"
 
+    @pytest.mark.parametrize(
+        ("matcher", "name", "passes"),
+        [
+            ({"exact": "cart"}, "cart", True),
+            ({"exact": "cart"}, "cart2", False),
+            ({"prefix": "ca"}, "cart", True),
+            ({"suffix": "RT", "ignore_case": True}, "cart", True),
+            ({"suffix": "RT"}, "cart", False),
+            ({"contains": "ar"}, "cart", True),
+            ({"safe_regex": "c[a-z]+"}, "cart", True),
+            ({"safe_regex": "c[a-z]"}, "cart", False),
+            ({"exact": "cart"}, None, False),
+            ({"exact": ""}, None, True),
+        ],
+    )
+    async def test_the_service_that_answers_must_be_the_right_one(
+        self, make: Make, backends: UnreliableBackends, matcher: Any, name: str | None, passes: bool
+    ) -> None:
+        backends.headers = f"X-Envoy-Upstream-Healthchecked-Cluster: {name}\r\n" if name else ""
+        outcome = await check_http(make, backends, Mood.ANSWERS, service_name_matcher=StringMatcher(**matcher))
+        assert (outcome.passed, outcome.counts) == (passes, False)
+        assert passes or outcome.reason == f"service {name or ''!r} answered"
 
-@pytest.fixture
-def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("web.internal").configure_cert(context)
-    return context
+    @pytest.mark.parametrize("kind", [HttpCheck, TcpCheck])
+    async def test_another_port_may_be_checked(
+        self, make: Make, backends: UnreliableBackends, kind: Callable[..., HealthCheck]
+    ) -> None:
+        (address,) = backends.addresses
+        await backends.listen("127.0.0.1:0")
+        other = next(each for each in backends.addresses if each != address)
+        await backends.refuse(address)
+        check = kind(timeout=PATIENT, alt_port=int(other.rpartition(":")[2]))
+        assert (await make(check).check(Endpoint(address))).passed
+        assert not (await make(kind(timeout=PATIENT)).check(Endpoint(address))).passed
+
+    @pytest.mark.parametrize(
+        ("answer", "passes"),
+        [
+            (b"HTTP/1.1 200 OK\r\n\r\nends with the connection", True),
+            (b"HTTP/1.0 200 OK\r\n\r\n", True),
+            (b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", True),
+            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", True),
+            (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", True),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", True),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", False),
+            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok", False),
+            (b"HTTP/1.1 200 OK\r\ncontent-le", False),
+            (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000, False),
+            (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", False),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok", False),
+            (b"HTTP/9.9 200\r\n\r\n", False),
+            (b"\x00" * 50, False),
+            (b"", False),
+        ],
+    )
+    async def test_answers_as_servers_may_give_them(self, make: Make, answer: bytes, passes: bool) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+
+        async with tcp_server(serve) as address:
+            probe = make(HttpCheck(timeout=PATIENT, expected_statuses=[range(200, 300)]))
+            for _ in range(2):  # the second is not misled by the first
+                outcome = await probe.check(Endpoint(address))
+                assert outcome.passed == passes, outcome.reason
+                assert passes or outcome.reason
+
+    async def test_a_head_request_needs_no_body(self, make: Make) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+
+        async with tcp_server(serve) as address:
+            probe = make(HttpCheck(method="HEAD", timeout=PATIENT))
+            assert all([(await probe.check(Endpoint(address))).passed for _ in range(3)])
+
+    async def test_a_kept_connection_that_closes_as_a_check_begins_is_no_failure(self, make: Make) -> None:
+        connections = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")  # and closes without an answer
+
+        async with tcp_server(serve) as address:
+            probe = make(HttpCheck(timeout=PATIENT))
+            assert all([(await probe.check(Endpoint(address))).passed for _ in range(4)])
+        assert connections == 4
+
+    async def test_a_check_that_is_cancelled_leaves_no_connection(
+        self, make: Make, backends: UnreliableBackends
+    ) -> None:
+        (address,) = backends.addresses
+        backends.become(address, Mood.HANGS)
+        checking = asyncio.ensure_future(make(HttpCheck(timeout=PATIENT)).check(Endpoint(address)))
+        await until(lambda: backends.requests[address])
+        checking.cancel()
+        await asyncio.gather(checking, return_exceptions=True)
+        await until(lambda: not backends.open[address])
 
 
 class TestTls:

@@ -34,6 +34,7 @@ from lbcore.routing import Listener, Route
 from lbcore.settings import (
     CircuitBreakers,
     GrpcHealthCheck,
+    HeaderValue,
     HealthCheck,
     HttpHealthCheck,
     OutlierDetection,
@@ -42,6 +43,7 @@ from lbcore.settings import (
     RetryBudget,
     SlowStart,
     StatusRange,
+    StringMatcher,
     TcpHealthCheck,
 )
 from lbcore.xds.clusters import envoy_cluster, grpc_cluster
@@ -263,6 +265,10 @@ def test_every_setting_of_a_check_that_envoy_has_is_sent() -> None:
         send=Payload.of(b"{}"),
         receive=(Payload.of(b"ok"),),
         response_buffer_size=64,
+        request_headers_to_add=(HeaderValue(key="x-probe", value="100%"),),
+        request_headers_to_remove=("user-agent",),
+        service_name_matcher=StringMatcher(prefix="shop", ignore_case=True),
+        codec_client_type="http2",
     )
     check = HealthCheck(
         http=http,
@@ -286,6 +292,10 @@ def test_every_setting_of_a_check_that_envoy_has_is_sent() -> None:
                 "send": {"text": "7b7d"},
                 "receive": [{"text": "6f6b"}],
                 "response_buffer_size": "64",
+                "request_headers_to_add": [{"header": {"key": "x-probe", "value": "100%%"}}],
+                "request_headers_to_remove": ["user-agent"],
+                "service_name_matcher": {"prefix": "shop", "ignore_case": True},
+                "codec_client_type": "HTTP2",
             },
             "interval": "5s",
             "timeout": "1s",
@@ -308,9 +318,11 @@ def test_checks_over_tcp_and_grpc_are_sent_as_well() -> None:
     tcp = HealthCheck(tcp=TcpHealthCheck(send=Payload.of(b"PING"), receive=(Payload.of(b"PONG"),)))
     (made,) = envoy(health_check=tcp)["health_checks"]
     assert made["tcp_health_check"] == {"send": {"text": "50494e47"}, "receive": [{"text": "504f4e47"}]}
-    grpc_check = HealthCheck(grpc=GrpcHealthCheck(service_name="shop.Cart", watch=True))
+    metadata = (HeaderValue(key="x-probe", append_action="overwrite_if_exists"),)
+    grpc_check = HealthCheck(grpc=GrpcHealthCheck(service_name="shop.Cart", watch=True, initial_metadata=metadata))
     (made,) = envoy(health_check=grpc_check, protocol="http2")["health_checks"]
-    assert made["grpc_health_check"] == {"service_name": "shop.Cart"}
+    header = {"header": {"key": "x-probe"}, "append_action": "OVERWRITE_IF_EXISTS", "keep_empty_value": True}
+    assert made["grpc_health_check"] == {"service_name": "shop.Cart", "initial_metadata": [header]}
     # Envoy refuses the whole cluster: "must support HTTP/2 for gRPC healthchecking".
     assert "health_checks" not in envoy(health_check=grpc_check)
 

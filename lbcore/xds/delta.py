@@ -8,7 +8,8 @@ nonce it comes with. Source: Envoy xds_protocol.rst ("Incremental xDS").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from lbcore.xds.resource_set import ABSENT, ResourceSet, version_of_all
 from lbcore.xds.resource_type import ResourceType
@@ -27,8 +28,7 @@ from lbcore.xds.wire import Resource, delta_heartbeat
 __all__ = ["DeltaRequest", "DeltaSubscription"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeltaRequest(Request):
+class DeltaRequest(Request, frozen=True, kw_only=True, gc=False):
     """A DeltaDiscoveryRequest.
 
     Fields:
@@ -38,15 +38,14 @@ class DeltaRequest(Request):
 
     subscribe: tuple[str, ...] = ()
     unsubscribe: tuple[str, ...] = ()
-    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    initial_versions: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def by_wildcard(self) -> bool:
         return not self.subscribe or WILDCARD in self.subscribe
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(msgspec.Struct, frozen=True, gc=False):
     """A response that waits for its answer: the names of its resources, and one version for all of them."""
 
     names: frozenset[str]

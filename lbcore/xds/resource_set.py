@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar, cast
 
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource, delta_body, sotw_body
 
-__all__ = ["ABSENT", "Difference", "ResourceSet", "version_of_all"]
+__all__ = ["ABSENT", "Difference", "ResourceSet", "version_of_all", "version_of_sum"]
 
 ABSENT = ""
 """In place of a version: there is no such resource."""
 
+_UINT64_MAX = (1 << 64) - 1
 _MOST_DIFFERENCES = 64
-_MOST_BODIES = 64  # kept for one set; above that, streams are owed such different things that nothing is shared
+_MOST_SHARED = 64  # kept for one set; above that, streams are owed such different things that nothing is shared
+
+Made = TypeVar("Made")
 
 
 class ResourceSet:
@@ -40,7 +44,7 @@ class ResourceSet:
         self.changed = changed
         self._members = members
         self._encode = encode
-        self._bodies: dict[object, bytes] = {}
+        self._shared: dict[object, object] = {}
         self._differences: dict[int, Difference] = {}  # by the identity of what was told
 
     def get(self, name: str) -> Resource | None:
@@ -90,22 +94,23 @@ class ResourceSet:
         """The body of a DiscoveryResponse, from the store if another stream was owed the same."""
         everything = "everything" in self.__dict__ and resources is self.everything and not missing
         key: object = timed if everything else (version, tuple(resources), tuple(missing), timed)
-        return self._stored(key, lambda: sotw_body(self.resource_type, version, resources, missing, timed=timed))
+        return self.shared(key, lambda: sotw_body(self.resource_type, version, resources, missing, timed=timed))
 
     def delta_body(
         self, version: str, resources: Collection[Resource], removed: Collection[str], *, timed: bool
     ) -> bytes:
         """The body of a DeltaDiscoveryResponse, from the store if another stream was owed the same."""
         key = (tuple(resources), tuple(removed), timed)
-        return self._stored(key, lambda: delta_body(self.resource_type, version, resources, removed, timed=timed))
+        return self.shared(key, lambda: delta_body(self.resource_type, version, resources, removed, timed=timed))
 
-    def _stored(self, key: object, build: Callable[[], bytes]) -> bytes:
-        body = self._bodies.get(key)
-        if body is None:
-            if len(self._bodies) >= _MOST_BODIES:
-                self._bodies.clear()
-            body = self._bodies[key] = build()
-        return body
+    def shared(self, key: object, make: Callable[[], Made]) -> Made:
+        """What is made for one stream, from the store if it was made for another; `key` is all that it depends on."""
+        made = self._shared.get(key)
+        if made is None:
+            if len(self._shared) >= _MOST_SHARED:
+                self._shared.clear()
+            made = self._shared[key] = make()
+        return cast("Made", made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +137,9 @@ class Difference:
 
 def version_of_all(versions: Iterable[str]) -> str:
     """One version for resources together: the sum of their hashes, whatever their order, so a change is an addition."""
-    return f"{sum(int(version, 16) for version in versions if version) & (1 << 64) - 1:016x}"
+    return version_of_sum(sum(int(version, 16) for version in versions if version))
+
+
+def version_of_sum(hashes: int) -> str:
+    """The same of the sum itself."""
+    return f"{hashes & _UINT64_MAX:016x}"

@@ -61,6 +61,7 @@ class Session(Generic[RequestT]):
         self.node = UNNAMED
         self.types: dict[ResourceType, TypeStatus] = {}
         self._subscriptions: dict[ResourceType, Subscription[RequestT]] = {}
+        self._in_order: list[tuple[ResourceType, Subscription[RequestT]]] = []  # the same, as a change goes out
         self._kinds: dict[ResourceType, ClientKind] = {}
         self._order = MakeBeforeBreak(self._subscriptions, clock)
         self._heartbeats = Heartbeats(clock)
@@ -95,10 +96,7 @@ class Session(Generic[RequestT]):
 
     def next_response(self) -> bytes | None:
         """The next response to send, None if nothing is due. It counts as sent."""
-        for resource_type in _ORDER:
-            subscription = self._subscriptions.get(resource_type)
-            if subscription is None:
-                continue
+        for resource_type, subscription in self._in_order:
             response = subscription.respond(self._hold_route if resource_type is ROUTE else hold_nothing)
             if response is not None:
                 return self._send(resource_type, response)
@@ -143,6 +141,7 @@ class Session(Generic[RequestT]):
         if self._catalog is not None:
             subscription.advance(self._resources(self._catalog, resource_type))
         self._subscriptions[resource_type] = subscription
+        self._in_order = [(each, self._subscriptions[each]) for each in _ORDER if each in self._subscriptions]
         self.types[resource_type] = TypeStatus(subscription)
         return subscription
 
@@ -209,9 +208,10 @@ class Session(Generic[RequestT]):
             return
         grpc = self._kinds[ASSIGNMENT] is ClientKind.GRPC
         kind = ClientKind.GRPC if grpc else ClientKind.ENVOY
-        old, new = before.resources(CLUSTER, kind), now.resources(CLUSTER, kind)
+        new = now.resources(CLUSTER, kind)
         if not new.changed:
             return
+        old = before.resources(CLUSTER, kind)
         covered = filter(assignments.covers, new.changed)
         assignments.resend(name for name in covered if old.version(name) != new.version(name))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 
-from lbcore.xds.resource_set import ABSENT, Difference, ResourceSet, version_of_all
+import msgspec
+
+from lbcore.xds.resource_set import ABSENT, Difference, ResourceSet, version_of_all, version_of_sum
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.status import ConfigStatus, ResourceStatus
 from lbcore.xds.subscription import (
@@ -28,8 +29,7 @@ from lbcore.xds.wire import Resource, sotw_body, sotw_heartbeat
 __all__ = ["SotwRequest", "sotw_subscription"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SotwRequest(Request):
+class SotwRequest(Request, frozen=True, kw_only=True, gc=False):
     """A DiscoveryRequest.
 
     Fields:
@@ -51,8 +51,7 @@ def sotw_subscription(resource_type: ResourceType, nonces: Iterator[str]) -> Sot
     return kind(resource_type, nonces)
 
 
-@dataclass(slots=True)
-class _Sent:
+class _Sent(msgspec.Struct, gc=False):
     """The newest response: its nonce is the only one that is not stale."""
 
     version: str
@@ -61,15 +60,14 @@ class _Sent:
     refused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """What goes into a response; `changed` and `new` are names, new ones the client did not have."""
+class _Due(msgspec.Struct, frozen=True, gc=False):
+    """What goes into a response, and its body; `changed` and `new` are names, new ones the client did not have."""
 
     version: str
     resources: Sequence[Resource]
-    missing: list[str]
     changed: frozenset[str]
-    new: Set[str]
+    new: frozenset[str]
+    body: bytes
 
 
 class SotwSubscription(Subscription[SotwRequest]):
@@ -104,15 +102,17 @@ class SotwSubscription(Subscription[SotwRequest]):
         due = self._compose(self._resources, hold)
         if due is None:
             return None
-        earlier = self._in_flight if self._sent is not None and not self._sent.answered else frozenset()
+        in_flight = due.changed
+        if self._sent is not None and not self._sent.answered:
+            in_flight = in_flight.union(self._in_flight)
         self._unaccepted |= due.new
         self._refused -= due.changed
-        again = self._unaccepted.intersection(resource.name for resource in due.resources) if self._unaccepted else ()
-        self._in_flight = due.changed.union(earlier, again)
+        if self._unaccepted:
+            in_flight = in_flight.union(self._unaccepted.intersection(resource.name for resource in due.resources))
+        self._in_flight = in_flight
         self._sent = _Sent(due.version, next(self._nonces))
         self._superseded = False
-        body = self._resources.sotw_body(due.version, due.resources, due.missing, timed=self.timed)
-        return Response(body, self._sent.nonce, due.resources, due.changed)
+        return Response(due.body, self._sent.nonce, due.resources, due.changed)
 
     def prolong(self) -> Response | None:
         sent = self._sent
@@ -152,7 +152,7 @@ class SotwSubscription(Subscription[SotwRequest]):
         return Verdict(sent.version, sent.nonce) if first else None
 
     @abc.abstractmethod
-    def _subscribe(self, names: Iterable[str]) -> None:
+    def _subscribe(self, names: tuple[str, ...]) -> None:
         """These are now all the names that the client wants."""
 
     @abc.abstractmethod
@@ -192,7 +192,7 @@ class WholeSubscription(SotwSubscription):
     def covers(self, name: str) -> bool:
         return self._wildcard or name in self._names
 
-    def _subscribe(self, names: Iterable[str]) -> None:
+    def _subscribe(self, names: tuple[str, ...]) -> None:
         wanted = frozenset(names)
         wildcard = WILDCARD in wanted or (not wanted and self._no_name_yet)
         if wanted:
@@ -222,11 +222,15 @@ class WholeSubscription(SotwSubscription):
             self._stale = False
             return None
         self._told, self._stale, self._owed = view, False, False
+        listed: Sequence[Resource]
         if everything:
-            return _Due(resources.version_of_all, resources.everything, [], difference.changed, difference.new)
-        listed = [resource for name in view if (resource := self._find(name)) is not None]
-        missing = sorted(name for name in view if not view[name])
-        return _Due(version_of_all(view.values()), listed, missing, difference.changed, difference.new)
+            version, listed, missing = resources.version_of_all, resources.everything, []
+        else:
+            version = version_of_all(view.values())
+            listed = [resource for name in view if (resource := self._find(name)) is not None]
+            missing = sorted(name for name in view if not view[name])
+        body = resources.sotw_body(version, listed, missing, timed=self.timed)
+        return _Due(version, listed, difference.changed, difference.new, body)
 
     def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:  # noqa: ARG002
         """All of it again, which is no change: a response with heartbeats alone removes the rest from Envoy, for which
@@ -252,6 +256,7 @@ class PartialSubscription(SotwSubscription):
     def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
         super().__init__(resource_type, nonces)
         self._told: dict[str, str] = {}  # by each name subscribed to; `ABSENT` where nothing was sent
+        self._named: tuple[str, ...] = ()  # as the client named them last
         self._due: set[str] = set()
         self._sum = 0  # of the versions in `_told`
 
@@ -279,7 +284,10 @@ class PartialSubscription(SotwSubscription):
     def covers(self, name: str) -> bool:
         return name in self._told
 
-    def _subscribe(self, names: Iterable[str]) -> None:
+    def _subscribe(self, names: tuple[str, ...]) -> None:
+        if names == self._named:  # an answer repeats them
+            return
+        self._named = names
         wanted = frozenset(names)
         for name in self._told.keys() - wanted:
             self._tell(name, ABSENT)
@@ -293,7 +301,25 @@ class PartialSubscription(SotwSubscription):
     def _reconsider(self, names: Iterable[str]) -> None:
         self._review(self._told.keys() & names)
 
-    def _compose(self, _resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
+    def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
+        if not self._due:
+            return None
+        due: _Due | None
+        if self._retained or hold is not hold_nothing:
+            due = self._part(hold)
+        else:  # all streams that have been told the same, which the sum of the versions tells, are due the same
+            key = (self._sum, frozenset(self._due), self.timed)
+            due = resources.shared(key, lambda: self._part(hold))
+        if due is None:
+            return None
+        for resource in due.resources:
+            self._tell(resource.name, resource.version)
+        self._due -= due.changed
+        return due
+
+    def _part(self, hold: Callable[[Resource], bool]) -> _Due | None:
+        """Of what is due, as much as a response may hold."""
+        assert self._resources is not None
         part: list[Resource] = []
         size = 0
         for name in sorted(self._due):
@@ -308,19 +334,21 @@ class PartialSubscription(SotwSubscription):
         if not part:
             return None
         names = frozenset(resource.name for resource in part)
-        new = {name for name in names if self._told[name] == ABSENT}
-        for resource in part:
-            self._tell(resource.name, resource.version)
-        self._due -= names
-        version = version_of_all([f"{self._sum:x}"])
-        return _Due(version, part, [], names, new)
+        new = frozenset(name for name in names if self._told[name] == ABSENT)
+        told = sum(_hash(self._told[name]) for name in names)
+        version = version_of_sum(self._sum - told + sum(_hash(resource.version) for resource in part))
+        return _Due(version, part, names, new, self._resources.sotw_body(version, part, (), timed=self.timed))
 
     def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:
         return sotw_heartbeat(self.resource_type, version, mortal)
 
     def _tell(self, name: str, version: str) -> None:
-        self._sum += int(version or "0", 16) - int(self._told[name] or "0", 16)
+        self._sum += _hash(version) - _hash(self._told[name])
         self._told[name] = version
 
     def _told_version(self, name: str) -> str:
         return self._told.get(name, ABSENT)
+
+
+def _hash(version: str) -> int:
+    return int(version, 16) if version else 0

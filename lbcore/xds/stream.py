@@ -1,8 +1,8 @@
 """One gRPC stream: carries requests into a `Session` and its responses out.
 
-The handler's own task reads. What is due is written by a second task that lives only while there is something to write:
-an idle stream costs one task, and a client that does not read has one response pending while the newest state waits in
-the session.
+The handler's own task reads. A write needs none: it begins where the response is made, in the same turn of the event
+loop, and the next one when gRPC has taken it. So an idle stream costs one task, a push none, and a client that does not
+read has one response pending while the newest state waits in the session.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lbcore.xds.resources import Catalog
 from lbcore.xds.session import ProtocolError, Session
 from lbcore.xds.status import ClientStatus
 from lbcore.xds.subscription import RequestT
+from lbcore.xds.write import Write
 
 __all__ = ["Context", "Stream"]
 
@@ -39,7 +40,7 @@ class Stream(Generic[RequestT]):
         self._read = read
         self._context = context
         self._reader: asyncio.Task[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._write: Write | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._ending: tuple[grpc.StatusCode, str] | None = None
 
@@ -60,8 +61,9 @@ class Stream(Generic[RequestT]):
                 raise
             await self._context.abort(*self._ending)
         finally:
-            if self._writer is not None:
-                self._writer.cancel()
+            if self._write is not None:
+                self._write.cancel()
+                self._write = None
             if self._alarm is not None:
                 self._alarm.cancel()
 
@@ -90,8 +92,9 @@ class Stream(Generic[RequestT]):
             self._fail(error)
 
     def _flush(self) -> None:
-        if self._writer is None and (message := self._next_response()) is not None:
-            self._writer = asyncio.create_task(self._write(message))
+        if self._write is None and (message := self._next_response()) is not None:
+            self._write = Write(self._context.write(message), self._written)
+            self._write.proceed()
         self._set_alarm()
 
     def _set_alarm(self) -> None:
@@ -107,19 +110,12 @@ class Stream(Generic[RequestT]):
         self._session.wake()
         self._flush()
 
-    async def _write(self, message: bytes | None) -> None:
-        try:
-            while message is not None:
-                await self._context.write(message)
-                message = self._next_response()
-        except grpc.aio.BaseError:
-            pass  # the client has gone; reading ends as well
-        finally:
-            self._writer = None
-            if self._ending is not None:
-                self._cancel_reader()
-            else:
-                self._set_alarm()
+    def _written(self, succeeded: bool) -> None:
+        self._write = None
+        if self._ending is not None:
+            self._cancel_reader()
+        elif succeeded:  # else reading ends as well
+            self._flush()
 
     def _next_response(self) -> bytes | None:
         if self._ending is not None:
@@ -136,7 +132,7 @@ class Stream(Generic[RequestT]):
 
     def _end(self, code: grpc.StatusCode, details: str) -> None:
         self._ending = code, details
-        if self._writer is None:  # else after the response that is being sent: gRPC cannot end a stream inside of one
+        if self._write is None:  # else after the response that is being sent: gRPC cannot end a stream inside of one
             self._cancel_reader()
 
     def _cancel_reader(self) -> None:

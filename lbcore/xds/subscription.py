@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from lbcore.xds.node import UNNAMED, Node
 from lbcore.xds.resource_set import ResourceSet
@@ -25,8 +26,7 @@ WILDCARD = "*"
 MAX_RESPONSE_SIZE = 3 << 20  # bytes; gRPC clients refuse messages above 4 MiB unless told otherwise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the requests of both protocols have in common.
 
     Fields:
@@ -47,8 +47,7 @@ class Request:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """A client's answer to one response: an ACK, or a NACK with its reason."""
 
     version: str
@@ -56,8 +55,7 @@ class Verdict:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, gc=False):
     """One response to send.
 
     Fields:

@@ -17,6 +17,7 @@ from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.session import Session
 from lbcore.xds.stream import Stream
 from lbcore.xds.subscription import Subscription
+from lbcore.xds.write import Write
 from tests.xds.clients import CDS, EDS, LDS, RDS, Plane, eventually, plane, ports, resources, service
 
 
@@ -168,15 +169,21 @@ async def test_a7_a_client_that_leaves_inside_of_a_response_leaves_nothing_behin
     served.publish(large("web"))
     client = served.sotw()
     await client.ask(EDS, "web")
-    await eventually(lambda: writers())
+    await write_begun(served)
     await client.half_close()
     await eventually(lambda: served.xds.stream_count == 0)
-    await eventually(lambda: not writers())
+    await eventually(lambda: not writes())
 
 
-def writers() -> list[str]:
-    """The tasks that write to streams."""
-    return [name for task in asyncio.all_tasks() if "Stream._write" in (name := repr(task.get_coro()))]
+async def write_begun(served: Plane) -> None:
+    """Returns while a response is on its way. Its end is an event of its own, so every turn of the loop has to look."""
+    while not any(stream._write for stream in served.xds._streams):  # noqa: ASYNC110 - nothing signals it
+        await asyncio.sleep(0)
+
+
+def writes() -> list[Write]:
+    """What waits for gRPC to take a response."""
+    return [each for each in gc.get_objects() if isinstance(each, Write)]
 
 
 @pytest.mark.parametrize("resource_type", [CDS, EDS], ids=lambda each: each.name)
@@ -196,7 +203,7 @@ async def test_a8_draining_lets_a_response_under_way_arrive_whole(served: Plane)
     served.publish(large("web"))
     client = served.sotw()
     await client.ask(EDS, "web")
-    await eventually(lambda: writers())
+    await write_begun(served)
     served.xds.drain()
     assert len(ports(resources(await client.receive(EDS))["web"])) == 2000
     assert (await client.status())[0] is grpc.StatusCode.UNAVAILABLE

@@ -16,6 +16,7 @@ __all__ = ["EventOutcome", "Outcome", "outcome_of"]
 
 SUCCEEDED = 1
 QUANTILES = 1.0 - numpy.logspace(0.0, -4.0, 201)  # of the latency curve: evenly in the logarithm of what is slower
+MOMENTS = 200  # at which requests in flight are counted, in a fifth of the time
 BINS = 100  # of the curves over time
 ENOUGH_PICKS = 60  # in a window, at a fair share, to call a share diverted or recovered
 STEPS = 8  # that such a window is moved by
@@ -68,6 +69,8 @@ class Outcome:
         unanswered: requests in flight when the last one came.
         growth: p99 in the last fifth of the time over that in the middle fifth. Well above 1, and without an event to
             explain it, it says that queues grow without bound.
+        queue_growth: the same of the requests in flight, on average. It also tells where it is few requests that wait
+            ever longer, which p99 does not show.
         events: how each was met, in the order of the scenario.
         curve: latencies in seconds at the quantiles `QUANTILES`.
         times, p99_by_time: seconds since the start, and p99 of the requests that arrived in each bin from there on.
@@ -84,6 +87,7 @@ class Outcome:
     mean_utilization: float
     unanswered: int
     growth: float
+    queue_growth: float
     events: tuple[EventOutcome, ...]
     curve: tuple[float, ...]
     times: tuple[float, ...]
@@ -121,6 +125,7 @@ def outcome_of(scenario: Scenario, simulation: Simulation, affected: list[list[i
         mean_utilization=mean_busy,
         unanswered=int((arrivals + latencies > last).sum()),
         growth=_growth(arrivals[succeeded] / last, latencies[succeeded]),
+        queue_growth=_queue_growth(arrivals, latencies, last),
         events=tuple(
             _event_outcome(scenario, simulation, event, servers, times)
             for event, servers in zip(scenario.events, affected, strict=True)
@@ -136,6 +141,14 @@ def _growth(places: Floats, latencies: Floats) -> float:
     if not middle.size or not end.size:
         return float("nan")
     return float(numpy.quantile(end, 0.99) / numpy.quantile(middle, 0.99))
+
+
+def _queue_growth(arrivals: Floats, latencies: Floats, last: float) -> float:
+    moments = numpy.linspace(0.0, last, 5 * MOMENTS, endpoint=False)
+    ended = numpy.searchsorted(numpy.sort(arrivals + latencies), moments)
+    in_flight = numpy.searchsorted(arrivals, moments) - ended
+    middle = in_flight[2 * MOMENTS : 3 * MOMENTS].mean()
+    return float(in_flight[4 * MOMENTS :].mean() / middle) if middle else float("nan")
 
 
 def _p99_by_time(arrivals: Floats, latencies: Floats, times: Floats) -> tuple[float, ...]:

@@ -54,6 +54,7 @@ class Row:
     mean_utilization: float
     unanswered: float
     growth: float
+    queue_growth: float
     outcomes: tuple[Outcome, ...] = field(repr=False)
 
     def event(self, index: int, figure: str) -> float | None:
@@ -104,7 +105,7 @@ class Report:
 
 _MEDIANS = (
     *("p50", "p99", "p999", "mean", "error_percent", "attempts", "max_in_flight", "max_over_mean_utilization"),
-    *("mean_utilization", "unanswered", "growth"),
+    *("mean_utilization", "unanswered", "growth", "queue_growth"),
 )
 _EVENT_FIGURES = tuple(each.name for each in dataclasses.fields(EventOutcome) if each.name not in ("kind", "curve"))
 

@@ -12,9 +12,13 @@
 #   server, and whatever else of a latency does not depend on the queue that this client sees.
 #
 # Between picks what was learned fades: of an endpoint that nobody uses, so that it is tried again, one request at a time.
+# Nothing is forgotten sooner than it could be learned anew: a client that sends little takes longer to forget (`patience`).
 # The least of all is picked, never of a sample: sampling over stale estimates herds. Of several that are least it is the one
 # whose turn it is, else any of them. Where weights differ, an idle endpoint takes its turn by weight even if others are
 # less loaded for theirs, so that weights are shares of the traffic also while nobody is busy.
+#
+# Who picks and never counts a request (`pick` without `acquire`, `pick_many`) moves no score, and would be sent to one
+# endpoint for ever: after a few such picks in a row endpoints take turns, each the more often the quicker it is.
 
 
 from libc.math cimport log, rint
@@ -22,12 +26,14 @@ from libc.math cimport log, rint
 cdef enum:
     DEVIATIONS = 3                          # standard errors beyond which one endpoint's ratio is believed by itself
     LATELY = 3                              # samples, of what an endpoint's last answers say
+    UNCOUNTED = 2                           # picks in a row without a request: one may look again before it sends
 cdef double WORKERS_STEP = 0.01             # of the logarithm, a sample
 cdef double MOST_WORKERS = 256.0
 cdef double RATIO_STEP = 0.2                # of its logarithm: endpoints that differ by less than a tenth share the work
 cdef double SMALLEST_RATIO = 0.01
 cdef double RESOLUTION = 50000.0            # ns; about a round trip on loopback: what differs below it is the caller's own doing
 cdef double LEAST_FLUCTUATION = 0.001       # a thirtieth of a latency, squared: less is no news
+cdef double LONGEST_PAUSE = 100.0           # usual intervals between two requests, that one counts for at most
 cdef int64_t SHORTEST_REFRESH = 1000000     # ns
 cdef int64_t LONGEST_REFRESH = 100000000    # ns
 cdef int64_t REFRESH_EACH = 1000            # ns an endpoint, at least: a refresh takes some hundredths of that
@@ -41,7 +47,12 @@ cdef struct AdaptiveFleet:
     SlowStartRamp ramp
     int64_t refreshed_at    # ns
     uint64_t random
+    double quickest         # the least ratio
     uint64_t sends
+    uint64_t paced_sends    # as of `paced_at`
+    int64_t paced_at        # ns
+    double pace             # ns between two sends, over the last FLEET_MEMORY or so; 0 before the second
+    double patience         # ns in which what was learned falls to 1/e: recovery_time, or more
     uint64_t samples
     double mean             # ns of a request without a queue, harmonic: slow endpoints count less; 0 before the first
     double variance         # of samples, relative to their endpoint's mean
@@ -54,6 +65,7 @@ cdef struct AdaptiveFleet:
 
 cdef struct AdaptiveSelector:
     Selector base
+    AdaptiveFleet* fleet    # the cluster's, which outlives its snapshots
     Scoreboard* board
     uint32_t first, end     # blocks of the board that hold just this group; none where they hold others too
     uint32_t* places        # by position in the group
@@ -70,7 +82,7 @@ cdef Fleet* adaptive_fleet(const PolicySettings* settings, uint64_t random) noex
     fleet.base.probed = adaptive_probed
     fleet.base.refresh = adaptive_refresh
     fleet.base.introduce = adaptive_introduce
-    fleet.recovery_time = settings.recovery_time
+    fleet.recovery_time = fleet.patience = settings.recovery_time
     fleet.memory = settings.memory
     fleet.sample_limit = settings.sample_limit
     fleet.error_penalty = settings.error_penalty
@@ -79,6 +91,7 @@ cdef Fleet* adaptive_fleet(const PolicySettings* settings, uint64_t random) noex
     fleet.variance = 1.0    # of exponential service, until there are samples
     fleet.doubt = LB_TALLEST
     fleet.workers = 1.0
+    fleet.quickest = 1.0
     return &fleet.base
 
 
@@ -98,6 +111,7 @@ cdef Selector* adaptive_new(Group* group, uint64_t* random) noexcept nogil:
     selector.base.score = adaptive_score
     selector.base.scans = True
     selector.base.free = adaptive_free
+    selector.fleet = <AdaptiveFleet*>selector.base.slots[0].totals.fleet
     selector.board = group.board
     selector.board.refs += 1
     selector.places = group.places
@@ -148,14 +162,16 @@ cdef bint adaptive_find_range(AdaptiveSelector* selector) noexcept nogil:
 
 cdef int32_t adaptive_choose(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
     cdef AdaptiveSelector* selector = <AdaptiveSelector*>base
-    cdef uint32_t position = base.cursor
-    if selector.turns.length:
-        position = selector.turns.order[base.cursor]
-        base.cursor = 0 if base.cursor + 1 == selector.turns.length else base.cursor + 1
-        if adaptive_takes_turn(base.slots[position]):
-            return <int32_t>base.members[position]
-    else:
-        base.cursor = 0 if base.cursor + 1 == base.count else base.cursor + 1
+    cdef uint32_t position
+    cdef int64_t turn
+    selector.fleet.base.uncounted += 1
+    if lb_unlikely(selector.fleet.base.uncounted > UNCOUNTED):
+        turn = adaptive_turn_by_speed(selector, draw)
+        if turn >= 0:
+            return <int32_t>base.members[turn]
+    position = adaptive_next_turn(selector)
+    if selector.turns.length and adaptive_takes_turn(base.slots[position]):
+        return <int32_t>base.members[position]
     if selector.end:
         return <int32_t>selector.members_at[
             scoreboard_least(selector.board, selector.first, selector.end, selector.places[position], &draw.random)
@@ -183,6 +199,31 @@ cdef int32_t adaptive_scan(AdaptiveSelector* selector, uint32_t preferred, Draw*
             if lb_multiply_high(random_bits(&draw.random), ties) == 0:
                 best = i
     return <int32_t>selector.base.members[best]
+
+
+cdef inline uint32_t adaptive_next_turn(AdaptiveSelector* selector) noexcept nogil:
+    """The position whose turn it is; turns go round by weight."""
+    cdef uint32_t turn = selector.base.cursor
+    cdef uint32_t turns = selector.turns.length or selector.base.count
+    selector.base.cursor = 0 if turn + 1 == turns else turn + 1
+    return selector.turns.order[turn] if selector.turns.length else turn
+
+
+cdef int64_t adaptive_turn_by_speed(AdaptiveSelector* selector, Draw* draw) noexcept nogil:
+    """The position of one that this client has no request at, each as often as it is quick: the quickest take all of
+    their turns. -1 where none has taken its turn in a whole round."""
+    cdef const Slot* slot
+    cdef uint32_t position
+    cdef uint32_t i
+    for i in range(selector.turns.length or selector.base.count):
+        position = adaptive_next_turn(selector)
+        slot = selector.base.slots[position]
+        if slot.active == 0 and (
+            random_unit(&draw.random) * slot.ratio * (max(slot.reported, 0.0) / selector.fleet.workers + 1.0)
+            < selector.fleet.quickest
+        ):
+            return position
+    return -1
 
 
 cdef inline bint adaptive_takes_turn(const Slot* slot) noexcept nogil:
@@ -221,6 +262,7 @@ cdef int64_t adaptive_sent(Slot* slot, int64_t now) noexcept:
     cdef AdaptiveFleet* fleet = <AdaptiveFleet*>slot.totals.fleet
     cdef double met = adaptive_queue(fleet, slot, slot.active - 1)
     fleet.sends += 1
+    fleet.base.uncounted = 0
     if slot.reported >= 0.0:
         slot.reported += 1.0
     if slot.active == 1:
@@ -243,7 +285,7 @@ cdef void adaptive_observe(Slot* slot, const Outcome* outcome) noexcept:
     if told:
         slot.reported = <double>outcome.load.in_flight
         slot.reported_at = outcome.now
-    elif outcome != NULL and outcome.now - slot.reported_at > fleet.recovery_time:
+    elif outcome != NULL and outcome.now - slot.reported_at > fleet.patience:
         slot.reported = -1.0    # it has stopped reporting
     elif slot.reported > 0.0:
         slot.reported = max(slot.reported - 1.0, 0.0)   # one has left, whatever else has happened
@@ -321,22 +363,24 @@ cdef inline double adaptive_kept(const AdaptiveFleet* fleet, const Slot* slot, i
     tried again; but that may cost it a part of its time only, however many clients do."""
     if slot.estimate <= fleet.mean or now <= slot.estimated_at:
         return 1.0
-    return exp(-<double>(now - slot.estimated_at) / max(fleet.recovery_time, PROBATION * slot.estimate))
+    return exp(-<double>(now - slot.estimated_at) / max(fleet.patience, PROBATION * slot.estimate))
 
 
 cdef void adaptive_refresh(Fleet* base, int64_t now) noexcept:
     """What changes with time and with the others: all ratios and scores."""
     cdef AdaptiveFleet* fleet = <AdaptiveFleet*>base
     cdef Scoreboard* board = base.board
-    cdef double kept = exp(-<double>max(<int64_t>0, now - fleet.refreshed_at) / fleet.recovery_time)
+    cdef double kept = exp(-<double>max(<int64_t>0, now - fleet.refreshed_at) / fleet.patience)
     cdef uint32_t place
     cdef Slot* slot
     adaptive_compare(fleet, now)
+    fleet.quickest = 1.0
     for place in range(BLOCK, board.blocks * BLOCK):
         slot = board.slots[place]
         if slot == NULL:
             continue
         adaptive_judge(fleet, slot, now)
+        fleet.quickest = min(fleet.quickest, slot.ratio)
         adaptive_forget_report(fleet, slot, kept)
         scoreboard_write(board, place, adaptive_load(fleet, slot, slot.active))
     fleet.refreshed_at = now
@@ -370,6 +414,7 @@ cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
             total += 1.0 / slot.faded_estimate
     if known == 0:
         return
+    adaptive_pace(fleet, known, now)
     fleet.mean = known / total
     for place in range(BLOCK, board.blocks * BLOCK):
         slot = board.slots[place]
@@ -377,6 +422,22 @@ cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
             deviation = slot.faded_estimate / fleet.mean - 1.0
             between += deviation * deviation - fleet.variance / max(slot.faded_samples, 1.0)
     fleet.doubt = fleet.variance * known / between if between > 0.0 else LB_TALLEST
+
+
+cdef inline void adaptive_pace(AdaptiveFleet* fleet, uint32_t known, int64_t now) noexcept:
+    """How long it takes this client to learn of each endpoint as much as it remembers: of those that it uses, and not of
+    one by itself, or whoever is avoided would be avoided for ever. A pause of traffic hardly counts."""
+    cdef double sent = <double>(fleet.sends - fleet.paced_sends)
+    cdef double interval
+    if fleet.paced_at and sent > 0.0:
+        interval = max(<double>(now - fleet.paced_at), 0.0) / sent
+        if fleet.pace > 0.0:
+            interval = min(interval, LONGEST_PAUSE * fleet.pace)
+        fleet.pace += (interval - fleet.pace) * min(1.0, sent / min(fleet.sends, <uint64_t>FLEET_MEMORY))
+        fleet.patience = max(fleet.recovery_time, fleet.memory * known * fleet.pace)
+    if sent > 0.0 or not fleet.paced_at:
+        fleet.paced_sends = fleet.sends
+        fleet.paced_at = now
 
 
 cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) noexcept:
@@ -396,7 +457,7 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
         ratio = exp(rint(log(max(ratio, SMALLEST_RATIO)) / RATIO_STEP) * RATIO_STEP)
         # Answers agree a little by chance already, because they are compared with one mean of `memory` samples.
         fluctuation = fleet.fluctuation + LEAST_FLUCTUATION
-        if fleet.agreement > 2.0 / fleet.memory * fluctuation and now - slot.estimated_at < fleet.recovery_time:
+        if fleet.agreement > 2.0 / fleet.memory * fluctuation and now - slot.estimated_at < fleet.patience:
             ratio *= 1.0 + min(1.0, fleet.agreement / fluctuation - 2.0 / fleet.memory) * (
                 slot.lately * slot.faded_samples / slot.samples
             )

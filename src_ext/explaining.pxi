@@ -12,6 +12,7 @@ cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
     """None where an update came while the caller's clock was read."""
     cdef Snapshot snapshot = <Snapshot>balancer.snapshot
     cdef Draw kept = balancer.draw
+    cdef uint64_t uncounted = balancer.fleet.uncounted if balancer.fleet != NULL else 0
     cdef uint64_t hash = pick_hash(balancer, key)
     cdef uint64_t stage_hash = hash
     cdef Selector* selector
@@ -56,6 +57,8 @@ cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
                         found["probes"].append(member)
     finally:
         balancer.draw = kept
+        if balancer.fleet != NULL:
+            balancer.fleet.uncounted = uncounted
         return_cursors(snapshot, cursors)
     return found
 

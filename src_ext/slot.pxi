@@ -21,6 +21,7 @@ cdef struct Fleet:
     void (*free)(Fleet*) noexcept nogil
     IntroduceFunction introduce     # told of who has joined, and how many there are; NULL without a scoreboard
     Scoreboard* board       # NULL before the first endpoints
+    uint64_t uncounted      # picks since the last request was counted in, where the policy asks
 
 
 cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:

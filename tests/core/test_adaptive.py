@@ -70,7 +70,7 @@ def test_equal_endpoints_are_kept_level(count: int, requests: int, seed: int) ->
 def test_ties_are_broken_evenly_over_blocks_of_the_scoreboard() -> None:
     cluster = cluster_of(70)
     busy = [lease_of(cluster, address(number)) for number in range(1, 64)]
-    counts = Counter(cluster.pick().address for _ in range(21_000))
+    counts = Counter(cluster.acquire().endpoint.address for _ in range(21_000))  # dropped at once: nothing is learned
     assert_follows(counts, {address(number): 1 / 7 for number in (0, *range(64, 70))})
     assert len(busy) == 63
 
@@ -140,6 +140,65 @@ def test_an_endpoint_that_recovers_returns() -> None:
     serve(cluster, clock, {address(0): 0.1}, 1000)
     serve(cluster, clock, {}, 3100)  # half a minute
     assert serve(cluster, clock, {}, 1000)[address(0)] > 200
+
+
+def test_nothing_is_forgotten_sooner_than_it_could_be_learned_anew() -> None:
+    clock = VirtualClock()
+    policy = Adaptive(recovery_time=0.1, memory=50.0)
+    cluster = Cluster("rare", fleet(20), policy=policy, seed=1, clock=clock)
+    serve(cluster, clock, {address(0): 0.05}, 2000)
+    # A round of requests takes 0.2 s, so what 50 of them say of each is worth at least 10 s.
+    assert serve(cluster, clock, {address(0): 0.05}, 2000)[address(0)] <= 5
+
+
+def test_a_pause_of_traffic_does_not_put_off_what_is_to_be_tried_again() -> None:
+    clock = VirtualClock()
+    cluster = Cluster("pause", fleet(4), policy=Adaptive(), seed=1, clock=clock)
+    serve(cluster, clock, {address(0): 0.1}, 1000)
+    for _ in range(3):
+        clock.advance(3600.0)
+        serve(cluster, clock, {address(0): 0.1}, 1000)
+    serve(cluster, clock, {}, 5000)
+    assert serve(cluster, clock, {}, 1000)[address(0)] > 200
+
+
+@pytest.mark.parametrize("way", ["pick", "pick_many"])
+def test_picks_that_nobody_counts_go_round_by_speed(way: str) -> None:
+    clock = VirtualClock()
+    cluster = Cluster("uncounted", fleet(4), policy=Adaptive(), seed=1, clock=clock)
+    serve(cluster, clock, {address(0): 0.03}, 1000)
+    held = lease_of(cluster, address(3))
+    if way == "pick_many":
+        picked = Counter(cluster.endpoints[i].address for i in cluster.pick_many(7000).tolist())
+    else:
+        picked = Counter(cluster.pick().address for _ in range(7000))
+    assert picked[address(1)] == pytest.approx(picked[address(2)], rel=0.05)
+    assert 0.2 < picked[address(0)] / picked[address(1)] < 0.7
+    assert picked[address(3)] == 0
+    held.done()
+
+
+def test_one_that_looks_before_it_sends_sees_the_least_loaded() -> None:
+    clock = VirtualClock()
+    cluster = Cluster("looks", fleet(10), policy=Adaptive(), seed=1, clock=clock)
+    serve(cluster, clock, {address(0): 0.05}, 500)
+    for _ in range(200):
+        assert cluster.pick().address != address(0)
+        with cluster.acquire():
+            clock.advance(0.01)
+
+
+def test_an_explanation_leaves_picks_as_they_would_be() -> None:
+    clusters = [cluster_of(5), cluster_of(5)]
+    picked = []
+    for cluster in clusters:
+        names = []
+        for _ in range(20):
+            if cluster is clusters[0]:
+                cluster.explain()
+            names.append(cluster.pick().address)
+        picked.append(names)
+    assert picked[0] == picked[1]
 
 
 def test_an_endpoint_that_fails_fast_gets_next_to_nothing() -> None:

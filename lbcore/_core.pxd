@@ -108,7 +108,9 @@ cdef struct Slot:
     double faded_estimate
     double mean_latency             # ns
     double mean_length              # by which the queues that they met lengthened them
-    double lately                   # what the last answers say beyond the mean, relative to it; of Prequal: the share that failed
+    double lately                   # what the last answers say beyond the mean, relative to it
+    double failing                  # share of its answers that failed, when it last answered
+    int64_t answered_at             # ns
     double mean_share               # of its latencies, that the queues which they met explain
     double ratio                    # its latencies without their queues, to the fleet's
     uint32_t probe                  # its place in the fleet's pool, from 1 (Prequal); whose that is now, the pool knows

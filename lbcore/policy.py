@@ -107,6 +107,8 @@ class PeakEwma(Checked):
         decay_time: seconds in which what was seen falls to 1/e of its weight.
         default_rtt: seconds, taken for an idle endpoint of which no latency is known.
         penalty_value: milliseconds, taken for one that has requests in flight and no latency known.
+        error_penalty: an endpoint that fails is taken for as many times slower, times how much more of its answers fail
+            than the fleet's; 0.0: its failures only never make it look quicker.
         choice_count: distinct endpoints sampled, 2 to 100.
         selection_method: `n_choices` samples, `full_scan` looks at all and breaks ties at random.
         slow_start: ramp for endpoints that have just joined.
@@ -119,6 +121,7 @@ class PeakEwma(Checked):
     decay_time: Interval = 10.0
     default_rtt: Interval = 0.01
     penalty_value: Annotated[float, Number(0.0)] = 1_000_000.0
+    error_penalty: Annotated[float, Number(0.0)] = 30.0
     choice_count: Annotated[int, Whole(2, 100)] = 2
     selection_method: Literal["n_choices", "full_scan"] = "n_choices"
     slow_start: SlowStart | None = None

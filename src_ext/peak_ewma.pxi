@@ -7,8 +7,8 @@
 #   recovered; the others wait for its answer instead of stampeding after it.
 # - An estimate of L seconds takes at least PROBATION times L to decay, so that trying a slow endpoint again costs at most
 #   that part of its time, however many clients do so and however short `decay_time` is.
-# - A failure never makes an endpoint look quicker than it did, nor than the fleet does: one that fails fast would draw all
-#   traffic.
+# - A failure never makes an endpoint look quicker than it did, nor than the fleet does, and who fails more than the fleet
+#   does costs the more for it (error_aversion.pxi): one that fails fast would draw all traffic.
 
 from libc.math cimport exp
 
@@ -19,14 +19,17 @@ cdef enum:
 cdef struct PeakEwmaFleet:
     Fleet base
     double decay_time       # ns
+    double failing          # share of answers
     double mean             # ns, of estimates, over the last FLEET_MEMORY answers or so
 
 cdef struct PeakEwmaSelector:
     Selector base
+    PeakEwmaFleet* fleet    # the cluster's, which outlives its snapshots
     uint32_t choice_count
     double decay_time       # ns
     double default_rtt      # ns
     double penalty          # ns
+    double error_penalty
     SlowStartRamp ramp
 
 
@@ -43,10 +46,12 @@ cdef Selector* peak_ewma_new(Group* group, const PolicySettings* settings) noexc
     cdef PeakEwmaSelector* selector = <PeakEwmaSelector*>selector_new(sizeof(PeakEwmaSelector), group)
     if selector == NULL:
         return NULL
+    selector.fleet = <PeakEwmaFleet*>selector.base.slots[0].totals.fleet
     selector.choice_count = settings.choice_count
     selector.decay_time = settings.decay_time
     selector.default_rtt = settings.default_rtt
     selector.penalty = settings.penalty
+    selector.error_penalty = settings.error_penalty
     selector.ramp = settings.ramp
     selector.base.choose = scan_by_score if settings.full_scan else peak_ewma_sample
     selector.base.choose_many = choose_one_by_one
@@ -69,6 +74,8 @@ cdef inline double peak_ewma_load(PeakEwmaSelector* selector, uint32_t position,
         cost = selector.default_rtt
     elif slot.active == 0 and now > slot.estimated_at:
         cost *= exp((slot.estimated_at - now) / peak_ewma_memory(selector.decay_time, cost))
+    if lb_unlikely(slot.failing > 0.0):
+        cost *= 1.0 + selector.error_penalty * failure_excess(slot, selector.fleet.failing, now)
     return cost * (slot.active + 1)
 
 
@@ -106,7 +113,10 @@ cdef void peak_ewma_observe(Slot* slot, const Outcome* outcome) noexcept:
     cdef PeakEwmaFleet* fleet = <PeakEwmaFleet*>slot.totals.fleet
     cdef double latency, kept
     cdef int64_t age
-    if outcome == NULL or outcome.latency < 0:
+    if outcome == NULL:
+        return
+    failures_learn(slot, &fleet.failing, outcome)
+    if outcome.latency < 0:
         return
     latency = <double>max(outcome.latency, <int64_t>1)
     if not outcome.ok:

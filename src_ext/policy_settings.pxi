@@ -67,6 +67,7 @@ cdef void policy_read(PolicySettings* settings, str name, object policy) except 
         settings.decay_time = policy.decay_time * 1e9
         settings.default_rtt = policy.default_rtt * 1e9
         settings.penalty = policy.penalty_value * 1e6
+        settings.error_penalty = policy.error_penalty
     elif name == "Adaptive":
         settings.kind = ADAPTIVE
         settings.recovery_time = policy.recovery_time * 1e9

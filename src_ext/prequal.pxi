@@ -17,10 +17,8 @@ from libc.stdlib cimport qsort
 
 cdef enum:
     RIF_MEMORY = 128        # probes, of which the quantile is taken
-    FAILURE_MEMORY = 10     # answers, of an endpoint's share of failures
     LATENCY_MEMORY = 20     # answers, of its own mean latency
     LEAST_POOL = 2          # probes; with fewer they are no choice
-cdef double FORGET_FAILURES = 1e10          # ns in which a share of failures falls to 1/e
 # Scores are seconds for the cold, and from here on requests in flight: of the hot, then of those without a probe.
 cdef double HOT = 1e12
 cdef double UNKNOWN = 4e12
@@ -140,12 +138,7 @@ cdef inline bint probe_is_fresh(const PrequalFleet* fleet, const Probe* probe, i
 
 cdef inline double prequal_aversion(const PrequalFleet* fleet, const Slot* slot, int64_t now) noexcept nogil:
     """How much an endpoint fails beyond the fleet, times the penalty; 0 where it does not."""
-    cdef double share = slot.lately
-    if share <= 0.0:
-        return 0.0
-    if now > slot.waiting_since:
-        share *= exp((slot.waiting_since - now) / FORGET_FAILURES)
-    return fleet.error_penalty * max(0.0, share - fleet.failing)
+    return fleet.error_penalty * failure_excess(slot, fleet.failing, now)
 
 
 cdef inline double prequal_own_load(PrequalSelector* selector, uint32_t position, int64_t now) noexcept nogil:
@@ -326,15 +319,10 @@ cdef void prequal_remove(PrequalFleet* fleet) noexcept:
 
 cdef void prequal_observe(Slot* slot, const Outcome* outcome) noexcept:
     cdef PrequalFleet* fleet = <PrequalFleet*>slot.totals.fleet
-    cdef double failed, latency
+    cdef double latency
     if outcome == NULL:
         return
-    failed = 0.0 if outcome.ok else 1.0
-    if slot.lately > 0.0 and outcome.now > slot.waiting_since:
-        slot.lately *= exp((slot.waiting_since - outcome.now) / FORGET_FAILURES)
-    slot.lately += (failed - slot.lately) / FAILURE_MEMORY
-    slot.waiting_since = outcome.now
-    fleet.failing += (failed - fleet.failing) / FLEET_MEMORY
+    failures_learn(slot, &fleet.failing, outcome)
     if outcome.ok and outcome.latency >= 0:
         latency = outcome.latency / 1e9
         slot.estimate += (latency - slot.estimate) / (LATENCY_MEMORY if slot.estimated_at else 1)

@@ -50,6 +50,8 @@ cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
     slot.mean_latency = 0.0
     slot.mean_length = 0.0
     slot.lately = 0.0
+    slot.failing = 0.0
+    slot.answered_at = now
     slot.reported = -1.0
     slot.ratio = 1.0
     slot.factor = 1.0

@@ -46,7 +46,7 @@ def test_estimates_and_scores_are_the_reference_s(script: list[tuple[str, int, f
     cluster = Cluster("ewma", fleet(3), policy=PeakEwma(decay_time=decay_time), seed=1, clock=clock)
     nodes = {each.address: Node(decay_time=decay_time) for each in cluster.endpoints}
     flying: list[tuple[Lease, int]] = []
-    mean = 0.0
+    mean = failing = 0.0
     for what, which, seconds in script:
         clock.advance(seconds)
         if what == "send":
@@ -59,11 +59,12 @@ def test_estimates_and_scores_are_the_reference_s(script: list[tuple[str, int, f
             if what != "drop":
                 latency = max(clock.now - sent, 1) / 1e9
                 node.observe(latency, clock.now / 1e9, mean, ok=what == "answer")
+                failing += ((0.0 if what == "answer" else 1.0) - failing) / 1000
                 if what == "answer":
                     mean += (node.estimate - mean) / (1000 if mean else 1)
                 lease.done(what == "answer")
             del lease
-        expected = {name: node.score(clock.now / 1e9) * 1e9 for name, node in nodes.items()}
+        expected = {name: node.score(clock.now / 1e9, failing) * 1e9 for name, node in nodes.items()}
         assert scores(cluster) == pytest.approx(expected, rel=1e-6)
 
 
@@ -122,7 +123,29 @@ def test_an_endpoint_that_fails_fast_draws_no_traffic() -> None:
         broken = lease.endpoint.address == address(0)
         clock.advance(0.0001 if broken else 0.01)
         lease.done(not broken)
-    assert counts[address(0)] <= counts.total() * 2 / 10
+    assert counts[address(0)] <= counts.total() / 100
+
+
+def test_where_all_fail_alike_nobody_is_avoided() -> None:
+    clock = VirtualClock()
+    cluster = Cluster("ewma", fleet(10), policy=SCAN, seed=1, clock=clock)
+    counts: Counter[str] = Counter()
+    for number in range(6000):
+        lease = cluster.acquire()
+        counts[lease.endpoint.address] += number >= 3000
+        clock.advance(0.01)
+        lease.done(number % 2 == 0)
+    assert min(counts.values()) > 100
+
+
+def test_without_an_error_penalty_failures_only_do_not_help() -> None:
+    clock = VirtualClock()
+    policy = PeakEwma(selection_method="full_scan", error_penalty=0.0)
+    cluster = Cluster("ewma", fleet(2), policy=policy, seed=1, clock=clock)
+    for number in (0, 1):
+        answer(cluster, clock, address(number), 0.010)
+    answer(cluster, clock, address(0), 0.001, ok=False)
+    assert scores(cluster)[address(0)] == pytest.approx(0.010e9, rel=0.01)
 
 
 def test_unknown_endpoints_are_tried_once_each_before_a_second_request_goes_to_one() -> None:

@@ -14,7 +14,7 @@ cdef struct Attempt:
     int64_t reached         # ns; when it came to the server
     uint32_t found          # requests in flight there
     int64_t latency         # ns; what a probe says of the server, -1 where it says nothing
-    Load load               # of the server when it answered
+    Load load               # that the server told when it answered
     uint32_t request
     uint32_t client
     uint32_t server
@@ -43,6 +43,7 @@ cdef struct SimulatedServer:
     double utilization      # share of workers busy, exponentially weighted
     double completion_rate  # a second, exponentially weighted, as is
     double failure_rate
+    Load seen               # its load as it was some time ago, where reports are behind
 
 
 cdef inline void server_enqueue(SimulatedServer* server, Attempt* attempts, uint32_t index) noexcept nogil:
@@ -96,6 +97,16 @@ cdef void server_account(
         server.completion_rate *= kept
         server.failure_rate *= kept
     server.accounted = now
+
+
+cdef inline Load server_load(const SimulatedServer* server) noexcept nogil:
+    """What it would tell now."""
+    cdef Load load
+    load.in_flight = server_in_flight(server)
+    load.utilization = server.utilization
+    load.requests_per_second = server.completion_rate
+    load.errors_per_second = server.failure_rate
+    return load
 
 
 cdef inline double server_expected_delay(const SimulatedServer* server) noexcept nogil:

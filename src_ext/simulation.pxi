@@ -5,6 +5,7 @@
 # that a second of it takes no more than a handful of Python calls.
 
 cdef enum EventKind:                # in this order at one time
+    LOAD_SEEN
     SERVED
     ANSWERED
     TIMED_OUT
@@ -59,6 +60,8 @@ cdef class Simulation:
     cdef bint reporting
     cdef double report_loss         # 0 to 1
     cdef double report_window       # ns
+    cdef int64_t report_delay       # ns
+    cdef uint64_t loads_noted
     cdef uint32_t retry_limit
     cdef double retry_budget        # 0 to 1, of the client's active requests
     cdef uint32_t retry_concurrency
@@ -154,9 +157,11 @@ cdef class Simulation:
         self.measured_from = self.moment(start)
         self.measured_until = NEVER if end is None else self.moment(end)
 
-    def set_reports(self, double loss, double window):
-        """Answers carry the server's load, but for the share `loss`; servers average it over `window`."""
+    def set_reports(self, double loss, double window, int64_t delay):
+        """Answers carry the server's load as it was `delay` before, but for the share `loss`; servers average over `window`."""
         check_number("window", window, 1.0)
+        check_number("delay", delay, 0)
+        self.report_delay = delay
         self.reporting = True
         self.report_loss = loss
         self.report_window = window
@@ -340,7 +345,10 @@ cdef class Simulation:
         cdef uint32_t index = event.subject
         cdef uint64_t kind = event.order >> KIND_BITS
         cdef Attempt* attempt = &self.attempts[index]
-        if kind == REACHED:
+        if kind == LOAD_SEEN:
+            self.servers[attempt.server].seen = attempt.load
+            self.free_again(index)
+        elif kind == REACHED:
             self.reach(index)
         elif kind == SERVED:
             if attempt.version == event.version:
@@ -362,8 +370,12 @@ cdef class Simulation:
         attempt.reached = self.clock.now
         attempt.found = server_in_flight(server)
         if server.busy < server.workers:
-            return self.start(server, index)
-        server_enqueue(server, self.attempts, index)
+            self.start(server, index)
+        else:
+            server_enqueue(server, self.attempts, index)
+        if self.report_delay:
+            self.account(server)
+            self.note_load(attempt.server)
         return 0
 
     cdef int start(self, SimulatedServer* server, uint32_t index) except -1:
@@ -389,7 +401,8 @@ cdef class Simulation:
     cdef int leave(self, uint32_t index) except -1:
         """It is served: the answer goes back, and the worker takes up the next one."""
         cdef Attempt* attempt = &self.attempts[index]
-        cdef SimulatedServer* server = &self.servers[attempt.server]
+        cdef uint32_t number = attempt.server
+        cdef SimulatedServer* server = &self.servers[number]
         self.account(server)
         server_let_go(server, self.attempts, index)
         if self.recent != NULL:
@@ -398,14 +411,25 @@ cdef class Simulation:
             server.completion_rate += 1e9 / self.report_window
             if attempt.failed:
                 server.failure_rate += 1e9 / self.report_window
-            attempt.load.in_flight = server_in_flight(server)
-            attempt.load.utilization = server.utilization
-            attempt.load.requests_per_second = server.completion_rate
-            attempt.load.errors_per_second = server.failure_rate
+            attempt.load = server.seen if self.report_delay else server_load(server)
         self.happens_after(self.network_delay, ANSWERED, index)
         if server.waiting:
-            return self.start(server, server_dequeue(server, self.attempts))
+            self.start(server, server_dequeue(server, self.attempts))
+        if self.report_delay:
+            self.note_load(number)
         return 0
+
+    cdef int note_load(self, uint32_t number) except -1:
+        """For reports that are behind: what the server will tell from `report_delay` later on. It travels as an attempt
+        that nobody picked."""
+        cdef uint32_t index = self.new_attempt()
+        cdef Attempt* note = &self.attempts[index]
+        note.serial = self.loads_noted
+        note.slot = NULL
+        note.server = number
+        note.load = server_load(&self.servers[number])
+        self.loads_noted += 1
+        return self.happens_after(self.report_delay, LOAD_SEEN, index)
 
     cdef int answer(self, uint32_t index) except -1:
         """The answer is back at the client, unless it has stopped waiting."""

@@ -99,7 +99,7 @@ def _simulation(scenario: Scenario, contender: Contender, seed: int) -> Simulati
     simulation.set_measured(round(after * 1e9), None if until is None else round(until * 1e9))
     simulation.set_probes(scenario.traffic.probes)
     if reports := scenario.reports:
-        simulation.set_reports(reports.loss / 100.0, reports.window * 1e9)
+        simulation.set_reports(reports.loss / 100.0, reports.window * 1e9, round(reports.delay * 1e9))
     if retries := scenario.retries:
         simulation.set_retries(
             retries.num_retries,

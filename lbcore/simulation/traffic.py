@@ -44,12 +44,14 @@ class Reports(Checked):
     Fields:
         loss: percent of the answers that come without a report.
         window: seconds over which servers average what they report.
+        delay: seconds by which reports are behind: each tells the load as it was so long before the answer.
 
     Source: ORCA (gRFC A51); requests in flight as in Prequal (Wydrowski et al., NSDI 2024).
     """
 
     loss: Percent = 0.0
     window: Interval = 1.0
+    delay: Annotated[float, Seconds(0.0)] = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

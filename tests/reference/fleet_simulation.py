@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Attempt:
     failed: bool = False
     resumed: int = 0
     version: int = 0
-    report: int = 0  # requests in flight at the server when it answered
+    report: LoadReport | None = None  # what the server told when it answered
     reached: int = 0
     found: int = 0  # requests in flight at the server when it came there
 
@@ -62,12 +63,39 @@ class Server:
     outstanding: int = 0
     failing: float = 0.0
     failure_work: float = 0.0
+    accounted: int = 0  # ns
+    utilization: float = 0.0
+    completion_rate: float = 0.0
+    failure_rate: float = 0.0
+    # When, and what it told from then on; ns.
+    told: list[tuple[int, LoadReport]] = field(default_factory=list)
     # When, requests found, latency; ns.
     answers: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     @property
     def in_flight(self) -> int:
         return len(self.served) + len(self.queue)
+
+    def account(self, now: int, window: float) -> None:
+        """Brings the averages up to now; `window` in ns."""
+        if now > self.accounted:
+            kept = math.exp((self.accounted - now) / window)
+            self.utilization = self.utilization * kept + len(self.served) / self.workers * (1.0 - kept)
+            self.completion_rate *= kept
+            self.failure_rate *= kept
+        self.accounted = now
+
+    @property
+    def load(self) -> LoadReport:
+        return LoadReport(
+            rif=self.in_flight,
+            application_utilization=self.utilization,
+            rps_fractional=self.completion_rate,
+            eps=self.failure_rate,
+        )
+
+    def load_at(self, moment: int) -> LoadReport:
+        return next((load for at, load in reversed(self.told) if at <= moment), LoadReport(rif=0))
 
     def estimate(self, now: int) -> int:
         """The median latency of the answers whose requests found nearly as many in flight as there are."""
@@ -199,6 +227,7 @@ class FleetSimulation:
         elif isinstance(event, FailFast):
             server.failing, server.failure_work = (event.share / 100.0, event.latency * 1e9) if begins else (0.0, 0.0)
         elif not isinstance(event, Burst):
+            self._account(server)
             for attempt in server.served:
                 attempt.work = max(0.0, attempt.work - (self.clock.now - attempt.resumed) * server.speed)
             server.factors.pop(index, None)
@@ -301,6 +330,7 @@ class FleetSimulation:
                 self._start(server, attempt)
             else:
                 server.queue.append(attempt)
+            self._note_load(server)
         elif kind == SERVED and version == attempt.version:
             self._leave(server, attempt)
         elif kind == ANSWERED:
@@ -309,7 +339,17 @@ class FleetSimulation:
             self._end(attempt, ok=False, status=504, load=None)
             self._conclude(attempt, succeeded=False)
 
+    def _account(self, server: Server) -> None:
+        if self.scenario.reports is not None:
+            server.account(self.clock.now, self.scenario.reports.window * 1e9)
+
+    def _note_load(self, server: Server) -> None:
+        if self.scenario.reports is not None and self.scenario.reports.delay:
+            self._account(server)
+            server.told.append((self.clock.now, server.load))
+
     def _start(self, server: Server, attempt: Attempt) -> None:
+        self._account(server)
         if server.failing > 0.0 and self._faults.unit() < server.failing:
             attempt.failed = True
             attempt.work = server.failure_work
@@ -323,12 +363,20 @@ class FleetSimulation:
             self._later(int(attempt.work / server.speed + 0.5), SERVED, attempt)
 
     def _leave(self, server: Server, attempt: Attempt) -> None:
+        self._account(server)
         server.served.remove(attempt)
-        attempt.report = server.in_flight
+        if reports := self.scenario.reports:
+            server.completion_rate += 1e9 / (reports.window * 1e9)
+            if attempt.failed:
+                server.failure_rate += 1e9 / (reports.window * 1e9)
+            attempt.report = server.load
+            if reports.delay:
+                attempt.report = server.load_at(self.clock.now - round(reports.delay * 1e9))
         server.answers.append((self.clock.now, attempt.found, self.clock.now - attempt.reached))
         self._later(round(self.scenario.fleet.network_delay * 1e9), ANSWERED, attempt)
         if server.queue:
             self._start(server, server.queue.popleft())
+        self._note_load(server)
 
     def _answer(self, server: Server, attempt: Attempt) -> None:
         server.outstanding -= 1
@@ -337,7 +385,7 @@ class FleetSimulation:
         load = None
         reports = self.scenario.reports
         if reports is not None and (reports.loss == 0.0 or self._reports.unit() >= reports.loss / 100.0):
-            load = LoadReport(rif=attempt.report)
+            load = attempt.report
         self._end(attempt, ok=not attempt.failed, status=503 if attempt.failed else 200, load=load)
         self._conclude(attempt, succeeded=not attempt.failed)
 

@@ -74,7 +74,7 @@ calls = st.one_of(
     st.tuples(st.just("set_arrivals"), st.tuples(numbers, st.integers(0, 5), numbers, numbers, numbers)),
     st.tuples(st.just("set_interval"), st.tuples(numbers)),
     st.tuples(st.just("set_measured"), st.tuples(numbers, numbers)),
-    st.tuples(st.just("set_reports"), st.tuples(numbers, numbers)),
+    st.tuples(st.just("set_reports"), st.tuples(numbers, numbers, numbers)),
     st.tuples(st.just("set_probes"), st.tuples(numbers)),
     st.tuples(st.just("set_retries"), st.tuples(st.integers(-1, 3), numbers, numbers, numbers)),
     st.tuples(st.just("set_client"), st.tuples(numbers, st.just(None), st.lists(numbers, max_size=3))),

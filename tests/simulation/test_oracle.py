@@ -8,7 +8,18 @@ import numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lbcore import Adaptive, LeastRequest, Maglev, OutlierDetection, PeakEwma, Prequal, Random, RoundRobin, SlowStart
+from lbcore import (
+    Adaptive,
+    ClientSideWeightedRoundRobin,
+    LeastRequest,
+    Maglev,
+    OutlierDetection,
+    PeakEwma,
+    Prequal,
+    Random,
+    RoundRobin,
+    SlowStart,
+)
 from lbcore.simulation import (
     Baseline,
     Bimodal,
@@ -50,6 +61,7 @@ CONTENDERS: list[Contender] = [
     Adaptive(recovery_time=0.05),
     PeakEwma(decay_time=0.05),
     PeakEwma(selection_method="full_scan"),
+    ClientSideWeightedRoundRobin(blackout_period=0.01, weight_update_period=0.1, weight_expiration_period=0.3),
     Prequal(),
     Prequal(pool_size=2, max_age=0.02),
 ]
@@ -75,6 +87,9 @@ retries = st.builds(
     budget_percent=st.floats(0.0, 100.0),
     min_retry_concurrency=st.integers(0, 3),
 )
+
+
+delays = st.sampled_from([0.0, 0.0005, 0.01, 10.0])
 
 
 @st.composite
@@ -121,7 +136,10 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     return Scenario(
         fleet=fleet,
         traffic=traffic,
-        reports=draw(st.none() | st.builds(Reports, loss=st.sampled_from([0.0, 50.0]))),
+        reports=draw(
+            st.none()
+            | st.builds(Reports, loss=st.sampled_from([0.0, 50.0]), window=st.sampled_from([0.05, 1.0]), delay=delays)
+        ),
         retries=draw(st.none() | retries),
         outlier_detection=draw(st.sampled_from([None, OutlierDetection(consecutive_5xx=2, base_ejection_time=0.05)])),
         events=tuple(happening),

@@ -140,8 +140,8 @@ class Adaptive(Checked):
     `pick` alone counts no request: after two in a row endpoints take turns, each as often as it is quick.
 
     Fields:
-        recovery_time: seconds in which what was learned of an endpoint falls to 1/e while it is not used; longer where a
-            client sends so little that `memory` requests to each endpoint take longer.
+        recovery_time: seconds in which what was learned of an endpoint falls to 1/e while it is not used; longer where
+            a client sends so little that `memory` requests to each endpoint take longer.
         memory: requests that an endpoint's mean remembers; 2 or more.
         sample_limit: times the mean that one request may count for; 1.0 or more.
         error_penalty: times the mean that a failed request counts for; 1.0 or more.

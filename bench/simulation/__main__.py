@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from bench.simulation.goals import GOALS, Goal
+from bench.simulation.held_out import held_out_tables
 from bench.simulation.sweeps import SWEEPS, sweep_table
 from lbcore.simulation import Outcome, Report, run
 from lbcore.simulation.report import contender_name
@@ -17,12 +18,17 @@ from lbcore.simulation.report import contender_name
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.simulation", description=__doc__)
-    parser.add_argument("--only", default="", help="goals or sweeps whose name holds this text")
+    parser.add_argument("--only", default="", help="goals, sweeps or fleets whose name holds this text")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1, help="the first of them")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--sweep", action="store_true", help="instead: settings of the policies over a range")
+    parser.add_argument("--held-out", action="store_true", help="instead: fleets drawn at random, once each")
     arguments = parser.parse_args()
+    if arguments.held_out:
+        for text in held_out_tables(arguments.jobs, arguments.only):
+            print(text, flush=True)
+        return 0
     if arguments.sweep:
         for sweep in SWEEPS:
             if arguments.only in sweep.name:

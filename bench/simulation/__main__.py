@@ -6,13 +6,13 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 
-from bench.simulation.goals import GOALS, Goal
+from bench.simulation.constants import constant_tables
+from bench.simulation.goals import GOALS, Goal, by_seed
 from bench.simulation.held_out import held_out_tables
 from bench.simulation.sweeps import SWEEPS, sweep_table
-from lbcore.simulation import Outcome, Report, run
+from lbcore.simulation import Report, run
 from lbcore.simulation.report import contender_name
 
 
@@ -24,9 +24,16 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--sweep", action="store_true", help="instead: settings of the policies over a range")
     parser.add_argument("--held-out", action="store_true", help="instead: fleets drawn at random, once each")
+    parser.add_argument(
+        "--constants", action="store_true", help="instead: constants of the default policy, by building"
+    )
     arguments = parser.parse_args()
     if arguments.held_out:
         for text in held_out_tables(arguments.jobs, arguments.only):
+            print(text, flush=True)
+        return 0
+    if arguments.constants:
+        for text in constant_tables(arguments.only):
             print(text, flush=True)
         return 0
     if arguments.sweep:
@@ -67,11 +74,6 @@ def goal_line(goal: Goal, report: Report) -> tuple[str, bool]:
         others,
     )
     return f"| {' | '.join(cells)} |", met
-
-
-def by_seed(report: Report) -> Iterable[dict[str, Outcome]]:
-    for place in range(len(report.seeds)):
-        yield {row.name: row.outcomes[place] for row in report.rows}
 
 
 if __name__ == "__main__":

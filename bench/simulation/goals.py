@@ -6,7 +6,7 @@ Fleets are of 100 servers, 10 ms of service on average and 0.25 ms of network on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from lbcore.simulation import (
     Outcome,
     Pareto,
     Pause,
+    Report,
     Reports,
     Retries,
     Scenario,
@@ -34,7 +35,7 @@ from lbcore.simulation import (
     Traffic,
 )
 
-__all__ = ["GOALS", "OTHERS", "Figure", "Goal"]
+__all__ = ["GOALS", "OTHERS", "Figure", "Goal", "by_seed"]
 
 SUBJECT = Adaptive()
 P2C = LeastRequest()
@@ -60,6 +61,12 @@ class Goal:
     develop: bool = False
     others: tuple[Policy, ...] = (P2C,)
     subject: Policy = SUBJECT
+
+
+def by_seed(report: Report) -> Iterable[dict[str, Outcome]]:
+    """What figures are made of, of each seed."""
+    for place in range(len(report.seeds)):
+        yield {row.name: row.outcomes[place] for row in report.rows}
 
 
 def over(baseline: str) -> Figure:

@@ -25,7 +25,7 @@ cdef int send_probes(Simulation simulation, uint32_t client) except -1:
                 member = it.count - count + i
                 break
         drawn[i] = member
-        index = simulation.new_attempt()
+        index = new_attempt(simulation)
         simulation.attempts[index].serial = simulation.probes_sent
         simulation.attempts[index].slot = NULL
         simulation.attempts[index].client = client
@@ -40,7 +40,7 @@ cdef int answer_probe(Simulation simulation, uint32_t index) except -1:
     cdef Attempt* probe = &simulation.attempts[index]
     cdef SimulatedServer* server = &simulation.servers[probe.server]
     if server.speed <= 0.0:
-        simulation.free_again(index)
+        free_attempt_again(simulation, index)
         return 0
     probe.load.in_flight = server_in_flight(server)
     probe.latency = answers_estimate(&simulation.recent[probe.server], server_in_flight(server), simulation.clock.now)
@@ -61,5 +61,5 @@ cdef int take_probe(Simulation simulation, uint32_t index) except -1:
             member += 1
     if member < count and picks_by_probes(balancer):
         balancer.fleet.probed(balancer.slots[member], &probe.load, probe.latency, simulation.clock.now, count)
-    simulation.free_again(index)
+    free_attempt_again(simulation, index)
     return 0

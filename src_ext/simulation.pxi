@@ -300,7 +300,7 @@ cdef class Simulation:
         if server == NOBODY:
             return self.finish(request, FAILED, NOBODY)
         self.records.note_pick(self.clock.now - self.origin, server)
-        index = self.new_attempt()
+        index = new_attempt(self)
         attempt = &self.attempts[index]
         attempt.sent = self.clock.now
         attempt.slot = slot
@@ -346,8 +346,7 @@ cdef class Simulation:
         cdef uint64_t kind = event.order >> KIND_BITS
         cdef Attempt* attempt = &self.attempts[index]
         if kind == LOAD_SEEN:
-            self.servers[attempt.server].seen = attempt.load
-            self.free_again(index)
+            see_load(self, index)
         elif kind == REACHED:
             self.reach(index)
         elif kind == SERVED:
@@ -374,8 +373,7 @@ cdef class Simulation:
         else:
             server_enqueue(server, self.attempts, index)
         if self.report_delay:
-            self.account(server)
-            self.note_load(attempt.server)
+            note_load(self, attempt.server)
         return 0
 
     cdef int start(self, SimulatedServer* server, uint32_t index) except -1:
@@ -416,20 +414,8 @@ cdef class Simulation:
         if server.waiting:
             self.start(server, server_dequeue(server, self.attempts))
         if self.report_delay:
-            self.note_load(number)
+            note_load(self, number)
         return 0
-
-    cdef int note_load(self, uint32_t number) except -1:
-        """For reports that are behind: what the server will tell from `report_delay` later on. It travels as an attempt
-        that nobody picked."""
-        cdef uint32_t index = self.new_attempt()
-        cdef Attempt* note = &self.attempts[index]
-        note.serial = self.loads_noted
-        note.slot = NULL
-        note.server = number
-        note.load = server_load(&self.servers[number])
-        self.loads_noted += 1
-        return self.happens_after(self.report_delay, LOAD_SEEN, index)
 
     cdef int answer(self, uint32_t index) except -1:
         """The answer is back at the client, unless it has stopped waiting."""
@@ -442,7 +428,7 @@ cdef class Simulation:
             if self.reporting and (self.report_loss == 0.0 or random_unit(&self.report_random) >= self.report_loss):
                 load = &attempt.load
             self.end_attempt(attempt, ok, 200 if ok else 503, load)
-        self.free_again(index)
+        free_attempt_again(self, index)
         if waited_for:
             return self.conclude(attempt.request, attempt.client, attempt.server, ok)
         return 0
@@ -495,28 +481,4 @@ cdef class Simulation:
             server, self.clock.now, self.measured_from, self.measured_until,
             self.report_window if self.reporting else 0.0,
         )
-        return 0
-
-    cdef uint32_t new_attempt(self) except? 0:
-        cdef uint32_t index = self.free_attempt
-        cdef uint32_t room, i
-        cdef void* grown
-        if index == NOBODY:
-            room = self.attempt_room * 2 if self.attempt_room else 256
-            grown = realloc(self.attempts, room * sizeof(Attempt))
-            if grown == NULL:
-                raise MemoryError("no memory for a simulation's requests")
-            self.attempts = <Attempt*>grown
-            memset(&self.attempts[self.attempt_room], 0, (room - self.attempt_room) * sizeof(Attempt))
-            for i in range(self.attempt_room, room):
-                self.attempts[i].next = i + 1 if i + 1 < room else NOBODY
-            index = self.attempt_room
-            self.attempt_room = room
-        self.free_attempt = self.attempts[index].next
-        self.attempts[index].serial = self.records.pick_count
-        return index
-
-    cdef int free_again(self, uint32_t index) noexcept:
-        self.attempts[index].next = self.free_attempt
-        self.free_attempt = index
         return 0

@@ -5,7 +5,7 @@
 #   make lint       ruff, mypy, stubtest
 #   make bench      ratios to the floor of a call; ONLY=bench_picks for one file
 #   make peers      lbcore beside other libraries, to docs/measured-peers.md
-#   make simulate   the policies' goals in simulated fleets; ARGS=--sweep for their settings over a range
+#   make simulate   the policies' goals in simulated fleets; ARGS=--sweep, --constants or --held-out for more
 #   make backends   latencies of real HTTP backends through an embedded cluster and through Envoy, side by side
 #   make callgrind  instruction counts of the hot paths against the committed ones (needs valgrind)
 #   make sanitize   the core's tests on a build with bounds checks, AddressSanitizer and UBSan

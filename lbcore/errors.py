@@ -12,6 +12,7 @@ __all__ = [
     "LbError",
     "Mistake",
     "NoEndpointAvailable",
+    "NotPermitted",
     "NotReady",
     "Overloaded",
     "RemoteFailure",
@@ -109,6 +110,10 @@ class StoreFailed(LbError, OSError):
 
 class NotReady(LbError, RuntimeError):
     """The picker service has not heard from all of its sources yet, or is draining: another replica may answer."""
+
+
+class NotPermitted(LbError, PermissionError):
+    """The caller may not do that; the message says why, and nothing of what it may not see."""
 
 
 class Overloaded(LbError, RuntimeError):

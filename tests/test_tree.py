@@ -24,7 +24,19 @@ LONGEST = 500  # lines
 # In the layers of values and of the engine the modules of one layer also know each other.
 LAYERS = (
     ("errors", "validation", "address", "schema", "event_log"),
-    ("model", "settings", "policy", "fault", "retry", "delivery", "source", "stats", "explanation", "regex_rewrite"),
+    (
+        "model",
+        "settings",
+        "policy",
+        "fault",
+        "retry",
+        "delivery",
+        "access",
+        "source",
+        "stats",
+        "explanation",
+        "regex_rewrite",
+    ),
     ("_core",),
     ("picker", "subset", "subsetting", "handle", "outlier_events", "cluster", "request", "request_hash"),
     ("routing", "snapshot"),

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lbcore.cli.logs import quiet_grpc
-from lbcore.cli.options import Commands, add_json, add_server
+from lbcore.cli.options import Commands, add_json, add_server, credentials_of
 from lbcore.cli.output import endpoint_json, print_table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _endpoints(arguments: argparse.Namespace) -> int:
     from lbcore.client import PickerClient
 
     show = _show_json if arguments.json else _show_table
-    with PickerClient(arguments.server) as client:
+    with PickerClient(arguments.server, credentials=credentials_of(arguments)) as client:
         for update in client.watch(arguments.service):
             show(update)
             sys.stdout.flush()

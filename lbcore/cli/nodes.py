@@ -8,7 +8,7 @@ import sys
 import time
 
 from lbcore.cli.logs import quiet_grpc
-from lbcore.cli.options import Commands, add_json, add_server
+from lbcore.cli.options import Commands, add_json, add_server, credentials_of
 from lbcore.cli.output import print_table
 
 _WATCH_INTERVAL = 0.5  # seconds between two looks
@@ -30,9 +30,10 @@ def _nodes(arguments: argparse.Namespace) -> int:
     quiet_grpc()
     from lbcore.client.nodes import COLUMNS, fetch_nodes, node_json, node_row
 
+    credentials = credentials_of(arguments)
     shown: object = None
     while True:
-        nodes = fetch_nodes(arguments.node, arguments.server)
+        nodes = fetch_nodes(arguments.node, arguments.server, credentials=credentials)
         if nodes != shown:
             if arguments.json:
                 print(json.dumps({"nodes": [node_json(each) for each in nodes]}))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lbcore.cli.logs import quiet_grpc
-from lbcore.cli.options import Commands, add_json, add_server, count, criterion
+from lbcore.cli.options import Commands, add_json, add_server, count, credentials_of, criterion
 from lbcore.cli.output import endpoint_json
 from lbcore.errors import InvalidSetting
 
@@ -57,7 +57,7 @@ def _pick(arguments: argparse.Namespace) -> int:
     place = arguments.local_locality
     if arguments.explain and (count > 1 or arguments.exclude):
         raise InvalidSetting("--explain: expected without -n and --exclude, because it explains a single first pick")
-    with PickerClient(arguments.server) as client:
+    with PickerClient(arguments.server, credentials=credentials_of(arguments)) as client:
         if arguments.explain:
             _show_explanation(client.explain(service, key, subset=subset, local_locality=place), arguments)
             return 0

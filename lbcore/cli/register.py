@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from lbcore.cli.logs import log_to_stderr, quiet_grpc
-from lbcore.cli.options import Commands, add_server, count, pair
+from lbcore.cli.options import Commands, add_server, count, credentials_of, pair
 
 __all__ = ["add_deregister_and_drain", "add_register"]
 
@@ -58,6 +58,7 @@ def _register(arguments: argparse.Namespace) -> int:
         priority=arguments.priority,
         metadata=dict(arguments.metadata),
         target=arguments.server,
+        credentials=credentials_of(arguments),
         ttl=arguments.ttl,
         drain_time=arguments.drain_time,
     )
@@ -71,7 +72,7 @@ def _deregister(arguments: argparse.Namespace) -> int:
     from lbcore.address import canonical_address
     from lbcore.client import RegistryClient
 
-    with RegistryClient(arguments.server) as client:
+    with RegistryClient(arguments.server, credentials=credentials_of(arguments)) as client:
         client.deregister(arguments.service, canonical_address(arguments.address))
     return 0
 
@@ -82,6 +83,6 @@ def _drain(arguments: argparse.Namespace) -> int:
     from lbcore.address import canonical_address
     from lbcore.client import RegistryClient
 
-    with RegistryClient(arguments.server) as client:
+    with RegistryClient(arguments.server, credentials=credentials_of(arguments)) as client:
         client.drain(arguments.service, canonical_address(arguments.address), undo=arguments.undo)
     return 0

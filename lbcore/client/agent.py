@@ -19,7 +19,8 @@ from typing import Any
 
 import grpc
 
-from lbcore.client.messages import CHANNEL_OPTIONS, DEFAULT_TARGET, error_of
+from lbcore.client.channel import open_channel
+from lbcore.client.messages import DEFAULT_TARGET, error_of
 from lbcore.errors import InvalidSetting, LbError, ServiceUnreachable
 from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.registration import Announcement, Key, Report, check_announcement, lease_ttl
@@ -47,7 +48,13 @@ class RegistryAgent:
     with the same address) is left to it and claimed again when that ends.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, ttl: float = DEFAULT_TTL) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        ttl: float = DEFAULT_TTL,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self.target = target
         self.ttl = lease_ttl(ttl)
         self._announced: dict[Key, Announcement] = {}
@@ -64,7 +71,7 @@ class RegistryAgent:
         self._complained = False  # so that an outage is logged once
         self._closing = False
         self._changed = threading.Condition()
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._channel = open_channel(target, credentials)
         self._session: _Session | None = None
         self._thread = threading.Thread(target=self._run, name="lbcore-registry-agent", daemon=True)
         self._thread.start()

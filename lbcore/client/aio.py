@@ -13,8 +13,8 @@ import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.client.batch import Batch, Picks, Table, stream_key, stream_requests
+from lbcore.client.channel import open_aio_channel
 from lbcore.client.messages import (
-    CHANNEL_OPTIONS,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
     EndpointsUpdate,
@@ -61,10 +61,16 @@ class AsyncPickerClient:
             picks = await picker.pick_many("web", ["user-1", "user-2"])
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self.target = target
         self.timeout = number(timeout, "timeout", 0.0, above=True)
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._channel = open_aio_channel(target, credentials)
         self.stub: PickerAsyncStub = PickerStub(self._channel)
         self._streams: dict[bytes, _Stream] = {}
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from lbcore.client.batch import Batch, Picks, Table, stream_key, stream_requests
+from lbcore.client.channel import open_channel
 from lbcore.client.messages import (
-    CHANNEL_OPTIONS,
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT,
     EndpointsUpdate,
@@ -65,10 +65,16 @@ class PickerClient:
             picks[0].address, picks.indices
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self.target = target
         self.timeout = number(timeout, "timeout", 0.0, above=True)
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._channel = open_channel(target, credentials)
         self._stub = PickerStub(self._channel)
         self._streams: dict[bytes, _Stream] = {}
         self._streams_lock = threading.Lock()

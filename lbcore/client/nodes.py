@@ -10,7 +10,8 @@ import grpc
 from envoy.service.status.v3 import csds_pb2
 from envoy.type.matcher.v3 import node_pb2, string_pb2
 
-from lbcore.client.messages import CHANNEL_OPTIONS, DEFAULT_TARGET, DEFAULT_TIMEOUT, error_of
+from lbcore.client.channel import open_channel
+from lbcore.client.messages import DEFAULT_TARGET, DEFAULT_TIMEOUT, error_of
 
 __all__ = ["COLUMNS", "NodeType", "fetch_nodes", "node_json", "node_row"]
 
@@ -53,11 +54,17 @@ class NodeType:
         return next((each for each in _WORST_FIRST if self.resources.get(each)), "SYNCED")
 
 
-def fetch_nodes(node: str = "", target: str = DEFAULT_TARGET, *, timeout: float = DEFAULT_TIMEOUT) -> list[NodeType]:
+def fetch_nodes(
+    node: str = "",
+    target: str = DEFAULT_TARGET,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> list[NodeType]:
     """Every xDS client of the service at `target`, or the one with this `node.id`. Raises as `PickerClient` does."""
     matchers = [node_pb2.NodeMatcher(node_id=string_pb2.StringMatcher(exact=node))] if node else []
     request = csds_pb2.ClientStatusRequest(node_matchers=matchers)
-    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+    with open_channel(target, credentials) as channel:
         ask = channel.stream_stream(
             _METHOD,
             request_serializer=csds_pb2.ClientStatusRequest.SerializeToString,

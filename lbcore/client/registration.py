@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+import grpc
+
 from lbcore.client.agent import DEFAULT_TTL, RegistryAgent
 from lbcore.client.messages import DEFAULT_TARGET
 from lbcore.model import Endpoint, Health, LoadReport, Locality
@@ -60,6 +62,7 @@ class Registration:
         drain_time: float = 5.0,
         wait: float = 5.0,
         agent: RegistryAgent | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.service = service
         self.endpoint = Endpoint(
@@ -74,6 +77,7 @@ class Registration:
         check_announcement(Announcement(service, self.endpoint))
         self.drain_time = number(drain_time, "drain_time", 0.0)
         self._target, self._ttl = target, lease_ttl(ttl)
+        self._credentials = credentials
         self._limit = number(wait, "wait", 0.0)
         self._shared = agent
         self._agent: RegistryAgent | None = None
@@ -92,7 +96,7 @@ class Registration:
 
     def start(self) -> Registration:
         """Announces it. Raises `InvalidSetting`."""
-        agent = self._shared or RegistryAgent(self._target, ttl=self._ttl)
+        agent = self._shared or RegistryAgent(self._target, ttl=self._ttl, credentials=self._credentials)
         self._agent = agent
         try:
             agent.announce(self.service, self.endpoint, wait=self._limit)

@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 
-from lbcore.client.messages import CHANNEL_OPTIONS, DEFAULT_TARGET, DEFAULT_TIMEOUT, error_of
+from lbcore.client.channel import open_channel
+from lbcore.client.messages import DEFAULT_TARGET, DEFAULT_TIMEOUT, error_of
 from lbcore.errors import LbError, NotReady, ServiceUnreachable, UnknownService
 from lbcore.registration import Key, Registration
 from lbcore.service.proto import registry_pb2 as pb
@@ -46,10 +47,16 @@ class RegistryClient:
     Every method raises `LbError`s: `ServiceUnreachable`, `RequestTimedOut`, `NotReady`, `RemoteFailure`.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self.target = target
         self.timeout = number(timeout, "timeout", 0.0, above=True)
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._channel = open_channel(target, credentials)
         self._stub = RegistryStub(self._channel)
 
     def __enter__(self) -> RegistryClient:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
 
+from lbcore.access import Grant, ServerTls
 from lbcore.config import document
 from lbcore.config.decoding import MISSING, Decoder, in_words, meant
 from lbcore.config.document import Malformed, Node, compose
@@ -27,7 +28,7 @@ __all__ = ["Configuration", "load", "parse"]
 
 T = TypeVar("T")
 
-_FIELDS = ("services", "listeners", "xds", "registry")
+_FIELDS = ("services", "listeners", "xds", "registry", "tls", "access")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class Configuration:
     sources: Mapping[str, Source] = field(default_factory=dict)
     xds: XdsDelivery = field(default_factory=XdsDelivery)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
+    tls: ServerTls | None = None
+    access: tuple[Grant, ...] = ()
 
 
 def load(path: Path) -> Configuration:
@@ -107,9 +110,12 @@ def _configuration(decoder: Decoder, root: Node | None) -> Configuration:
     registry = _section(decoder, RegistrySettings, entries, "registry")
     if "registry" in entries:
         decoder.judge(_store_mistakes(registry), entries["registry"], ("registry",))
+    tls = decoder.value(ServerTls, entries["tls"], ("tls",)) if "tls" in entries else None
     return Configuration(
         xds=_section(decoder, XdsDelivery, entries, "xds"),
         registry=registry,
+        tls=None if tls is MISSING else tls,
+        access=_access(decoder, entries["access"], tls) if "access" in entries else (),
         services=tuple(service.snapshot for service in services),
         listeners=_listeners(decoder, entries["listeners"], named) if "listeners" in entries else (),
         sources={service.snapshot.name: service.source for service in services if service.source is not None},
@@ -130,6 +136,13 @@ def _store_mistakes(registry: RegistrySettings) -> Iterator[Mistake]:
         except InvalidSetting as wrong:
             for each in wrong.mistakes:
                 yield Mistake(("store",), each.what)
+
+
+def _access(decoder: Decoder, node: Node, tls: ServerTls | object | None) -> tuple[Grant, ...]:
+    grants = decoder.value(tuple[Grant, ...], node, ("access",))
+    if tls is None or (isinstance(tls, ServerTls) and not tls.client_ca_file):
+        decoder.wrong(("access",), "expected with tls.client_ca_file only: nobody else has an identity", node.line)
+    return () if grants is MISSING else tuple(grants)
 
 
 def _named_services(decoder: Decoder, node: Node) -> dict[str, Node]:

@@ -39,6 +39,7 @@ from lbcore.service.picker import Picker
 from lbcore.service.registry import SERVICE_NAME as REGISTRY
 from lbcore.service.registry import RegistryService
 from lbcore.service.registry_metrics import RegistryCollector
+from lbcore.service.security import Security
 from lbcore.sources.file import FileSource
 from lbcore.sources.remembered import RememberedMembers
 from lbcore.sources.running import RunningSources
@@ -106,7 +107,9 @@ class Service:
         registry.register(LoadCollector(directory.loads))
         self._registry = RegistryService(self._registrations)
         self._picker = Picker(self._clusters, self._leases)
-        self._xds = XdsServer(directory, XdsMetrics(registry))
+        self._security = Security()
+        registry.register(self._security)
+        self._xds = XdsServer(directory, XdsMetrics(registry), access=self._security.access)
         self._source.when_loaded = self._take_settings
         self._admin = Admin(self._clusters, registry)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs lacks it
@@ -115,9 +118,13 @@ class Service:
         """Loads, listens, serves until a signal or a failure, drains; returns the exit code."""
         self._handle_signals()
         self._source.load_first()
+        self._security.open(self._source.settings)
         self._registrations.open()
         await self._checks.first_round()  # or a restart would send clients to endpoints that are known to fail
-        server = grpc.aio.server(options=[*SERVER_OPTIONS, *_connection_age(self._source.xds)])
+        server = grpc.aio.server(
+            interceptors=self._security.interceptors(),
+            options=[*SERVER_OPTIONS, *_connection_age(self._source.settings.xds)],
+        )
         runner = web.AppRunner(self._admin.application(), access_log=None)
         parts: list[asyncio.Task[None]] = []
         try:
@@ -137,7 +144,8 @@ class Service:
         return 1 if failed else 0
 
     def _take_settings(self) -> None:
-        self._xds.settings = self._source.xds
+        self._xds.settings = self._source.settings.xds
+        self._security.take(self._source.settings)
 
     def _parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs beside the two ports, for ever."""
@@ -150,6 +158,7 @@ class Service:
             self._leases.run(),
             self._checks.run(),
             self._xds.run(),
+            self._security.run(self._xds.look_again),
         )
 
     async def _listen_grpc(self, server: grpc.aio.Server) -> Binding:
@@ -160,7 +169,7 @@ class Service:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
         try:
-            port = server.add_insecure_port(str(self._grpc_binding))
+            port = self._security.add_port(server, str(self._grpc_binding))
         except RuntimeError:
             raise self._grpc_binding.refused() from None
         await server.start()
@@ -179,7 +188,7 @@ class Service:
         async with aclosing(self._clusters.directory.watch()) as snapshots:
             self._clusters.apply(await anext(snapshots))
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        _announce(bound)
+        _announce(bound, encrypted=self._security.encrypted)
         await asyncio.Event().wait()  # as the other parts, it goes on until it is cancelled
 
     async def _until_stopped(self, parts: list[asyncio.Task[None]]) -> bool:
@@ -227,8 +236,8 @@ def _connection_age(settings: XdsDelivery) -> tuple[tuple[str, int], ...]:
     return age, ("grpc.max_connection_age_grace_ms", round(GRACE * 1000))
 
 
-def _announce(bound: Bound) -> None:
-    for name, binding in (("gRPC", bound.grpc), ("admin", bound.admin)):
-        if not binding.loopback:
+def _announce(bound: Bound, *, encrypted: bool) -> None:
+    for name, binding, safe in (("gRPC", bound.grpc, encrypted), ("admin", bound.admin, False)):
+        if not (binding.loopback or safe):
             logger.warning("the %s port listens on %s, beyond this machine, unencrypted and open to all", name, binding)
     print(f"ready grpc={bound.grpc} admin={bound.admin}", flush=True)

@@ -23,6 +23,7 @@ from lbcore.findings import Findings
 from lbcore.handle import Handle
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.picker import Picker
+from lbcore.service.permission import sees
 from lbcore.service.proto import picker_pb2 as pb
 from lbcore.service.wire import endpoint_message, metadata_value, policy_name, table_message
 from lbcore.settings import LocalityWeighted, ZoneAware
@@ -177,14 +178,13 @@ class Clusters:
 
     def get(self, name: str) -> ServedCluster:
         """The cluster of a service. Raises `UnknownService`, or `NotReady` before the directory is synced."""
-        try:
-            return self._served[name]
-        except KeyError:
-            pass
+        served = self._served.get(name)
+        if served is not None and sees(name, "pick"):
+            return served
         if not self.directory.synced:
             raise NotReady("not every source has been heard from yet")
         name = name[:_LONGEST_NAME]
-        near = difflib.get_close_matches(name, self._served, n=3)
+        near = difflib.get_close_matches(name, [each for each in self._served if sees(each, "pick")], n=3)
         hint = f"; near to it: {', '.join(near)}" if near else ""
         raise UnknownService(f"service {name!r}: unknown{hint}")
 

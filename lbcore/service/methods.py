@@ -16,6 +16,7 @@ from lbcore.errors import (
     InvalidSetting,
     LbError,
     NoEndpointAvailable,
+    NotPermitted,
     NotReady,
     Overloaded,
     StoreFailed,
@@ -38,6 +39,7 @@ _STATUS: tuple[tuple[type[LbError], grpc.StatusCode], ...] = (
     (NoEndpointAvailable, grpc.StatusCode.UNAVAILABLE),
     (StoreFailed, grpc.StatusCode.UNAVAILABLE),
     (NotReady, grpc.StatusCode.UNAVAILABLE),
+    (NotPermitted, grpc.StatusCode.PERMISSION_DENIED),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
 )
 _REASON = {

@@ -18,6 +18,7 @@ from lbcore.model import LoadReport
 from lbcore.service.clusters import Clusters, ServedCluster, View
 from lbcore.service.leases import LeaseTable
 from lbcore.service.methods import Stream, StreamSet, unary
+from lbcore.service.permission import sees
 from lbcore.service.pick_stream import serve_pick_stream
 from lbcore.service.proto import picker_pb2 as pb
 from lbcore.service.wire import duration, endpoint_message, explanation_message, load_value, parse, seconds
@@ -123,7 +124,9 @@ class Picker:
     def list_endpoints(self, data: bytes) -> bytes:
         """Answers a `ListEndpointsRequest`. Raises `LbError`s."""
         name = parse(pb.ListEndpointsRequest, data).service
-        chosen = [self._clusters.get(name)] if name else list(self._clusters)
+        chosen = (
+            [self._clusters.get(name)] if name else [each for each in self._clusters if sees(each.service.name, "pick")]
+        )
         response = pb.ListEndpointsResponse(
             services=[each.status() for each in chosen], stale=self._clusters.directory.current.stale
         )
@@ -138,7 +141,8 @@ class Picker:
         seen: DirectorySnapshot | None = None
         async for snapshot in self._clusters.directory.watch():
             self._clusters.apply(snapshot)  # this watch may have been woken before the clusters' own
-            now = {each: service for each, service in snapshot.services.items() if not name or each == name}
+            services = snapshot.services.items()
+            now = {each: it for each, it in services if (not name or each == name) and sees(each, "pick")}
             changed = [self._clusters.get(each) for each in sorted(now) if known.get(each) is not now[each]]
             removed = sorted(known.keys() - now.keys())
             if seen is None or changed or removed or snapshot.stale != seen.stale:

@@ -19,6 +19,7 @@ from lbcore.registry.feed import Update
 from lbcore.registry.registry import Beat, Registry
 from lbcore.registry.table import Written
 from lbcore.service.methods import Stream, StreamSet, unary_async
+from lbcore.service.permission import check_announcements, check_keys, sees
 from lbcore.service.proto import registry_pb2 as pb
 from lbcore.service.registry_wire import (
     announcement_values,
@@ -67,6 +68,7 @@ class RegistryService:
         """Answers a `RegisterRequest`. Raises `LbError`s."""
         request = parse(pb.RegisterRequest, data)
         announcements = announcement_values(request.announcements)
+        check_announcements(announcements)
         written = await self._registry.register(request.lease_id, ttl_value(request), announcements, request.sequence)
         response = pb.RegisterResponse(
             lease_id=written.lease,
@@ -113,6 +115,8 @@ class RegistryService:
                 reports=report_values(request.reports),
                 sequence=request.sequence,
             )
+            check_announcements(beat.announcements)
+            check_keys(beat.withdrawals)
             return _Begun(lease, self._registry.begin(beat))
         except LbError as wrong:  # to be told in its turn
             return _Begun(lease, wrong)
@@ -136,6 +140,7 @@ class RegistryService:
         """Answers a `DeregisterRequest`. Raises `LbError`s."""
         request = parse(pb.DeregisterRequest, data)
         keys = key_values(request.keys)
+        check_keys(keys)
         if request.all == bool(keys):
             raise InvalidSetting("keys: expected one or more, or all instead of them")
         if request.all:
@@ -151,6 +156,7 @@ class RegistryService:
         """Answers a `DrainRequest`. Raises `LbError`s."""
         request = parse(pb.DrainRequest, data)
         [key] = key_values([request.key], "key")
+        check_keys([key])
         written = await self._registry.drain(request.lease_id, key, not request.undo)
         response = pb.DrainResponse(revision=self._registry.revision, superseded=map(key_message, written.superseded))
         return response.SerializeToString()
@@ -159,7 +165,7 @@ class RegistryService:
         """Answers a `ListRequest`. Raises `LbError`s."""
         request = parse(pb.ListRequest, data)
         response = pb.ListResponse(
-            registrations=_messages(self._registry.registrations(request.service)),
+            registrations=_messages(_visible(self._registry.registrations(request.service))),
             revision=self._registry.revision,
             epoch=self._registry.epoch,
         )
@@ -172,15 +178,22 @@ class RegistryService:
             await stream.write(_watch_response(update).SerializeToString())
 
 
+def _visible(registrations: Iterable[Registration]) -> Iterable[Registration]:
+    """Those that the caller may see."""
+    return (each for each in registrations if sees(each.service, "register"))
+
+
 def _messages(registrations: Iterable[Registration]) -> Iterable[pb.Registration]:
     return map(registration_message, sorted(registrations, key=lambda each: each.key))
 
 
 def _watch_response(update: Update) -> pb.WatchResponse:
     response = pb.WatchResponse(revision=update.revision, epoch=update.epoch, snapshot=update.snapshot is not None)
-    for registration in update.snapshot or ():
+    for registration in _visible(update.snapshot or ()):
         response.registrations.append(registration_message(registration))
     for change in update.changes:
+        if not sees(change.key.service, "register"):
+            continue
         if change.registration is None:
             response.removed.append(key_message(change.key))
         else:

@@ -19,7 +19,6 @@ from watchfiles import awatch
 
 from lbcore import config
 from lbcore.config import Configuration
-from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
 from lbcore.errors import ConfigError, LbError
 from lbcore.registration import RegistrySettings
@@ -41,8 +40,8 @@ class FileSource:
 
     `load_first` once, after `read_first` where its settings are needed before, then `run` until cancelled. All of it on
     the event loop's thread, save for the decoding.
-    `xds` is what it says of the xDS server, `registry` what it says of the registry; `when_loaded` is called after
-    each load.
+    `settings` is all that it says, `registry` what it has said of the registry at the start; `when_loaded` is called
+    after each load.
     `loads` and `failures` count how often new content was taken, and refused.
     """
 
@@ -58,7 +57,7 @@ class FileSource:
         self._stamp: _Stamp | None = None  # of the last look
         self._digest = b""  # of the content that was decoded last
         self._decoded: Configuration | ConfigError = Configuration()
-        self.xds = XdsDelivery()
+        self.settings = Configuration()
         self.registry = RegistrySettings()
         self.when_loaded: Callable[[], None] = lambda: None
         self.loads = 0
@@ -145,7 +144,7 @@ class FileSource:
         sourced = {service: source_name(service, source) for service, source in sources.items()}
         changed = self._directory.publish(self.name, self._decoded.services, self._decoded.listeners, sourced=sourced)
         self._sources.want(sources)
-        self.xds = self._decoded.xds
+        self.settings = self._decoded
         self._take_registry(self._decoded.registry)
         self.when_loaded()
         if changed or self._reported:

@@ -82,6 +82,16 @@ class ResourceSet:
         """One version for all of them."""
         return version_of_all(self.versions.values())
 
+    def part(self, wanted: Callable[[str, object], bool], previous: ResourceSet | None = None) -> ResourceSet:
+        """A set of those whose names and members are wanted; `previous` is the same part of the set before."""
+        members = {name: member for name, member in self._members.items() if wanted(name, member)}
+        if previous is None:
+            return ResourceSet(self.resource_type, members, self._encode, self.changed)
+        changed = {name for name in self.changed if name in members or name in previous._members}
+        part = ResourceSet(self.resource_type, members, self._encode, changed)
+        part.carry_over(previous)
+        return part
+
     def carry_over(self, previous: ResourceSet) -> None:
         """Shares the table of versions with the set that this one follows, if no resource has changed."""
         if not self.changed and "versions" in previous.__dict__:

@@ -7,11 +7,12 @@ snapshots) keeps all of its resources, a changed one keeps those that its change
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
 from lbcore._core import EncodedEndpoints
+from lbcore.access import Permit
 from lbcore.directory import DirectorySnapshot, ServiceSnapshot
 from lbcore.model import Locality
 from lbcore.routing import Listener
@@ -108,6 +109,11 @@ class ServiceResources:
     def places(self) -> frozenset[Locality]:
         return frozenset(endpoint.locality for endpoint in self.service.endpoints)
 
+    @property
+    def destinations(self) -> frozenset[str]:
+        """The services that its listener and its route lead to."""
+        return frozenset(self.service.route.services if self.service.route else ()) or frozenset((self.service.name,))
+
     @cached_property
     def listener(self) -> Resource:
         return api_listener(self.service)
@@ -125,6 +131,11 @@ class ListenerResources:
         self.hash_on = hash_on
         if previous and previous.source == listener and "listener" in previous.__dict__:
             self.__dict__["listener"] = previous.__dict__["listener"]
+
+    @property
+    def destinations(self) -> frozenset[str]:
+        """The services that its routes lead to."""
+        return frozenset(name for route in self.source.routes for name in route.destinations)
 
     @cached_property
     def listener(self) -> Resource:
@@ -164,12 +175,30 @@ class Catalog:
                 resources.carry_over(previous._sets[resource_type, kind])
             self._sets[resource_type, kind] = resources
         self._touched_services = touched["_services"]
+        self._permitted: dict[_PermittedKey, ResourceSet] = {}
+        self._permitted_before = previous._permitted if previous else {}
 
-    def resources(self, resource_type: ResourceType, kind: ClientKind, locality: Locality = NOWHERE) -> ResourceSet:
-        """All resources of a type for a kind of client in a locality."""
+    def resources(
+        self,
+        resource_type: ResourceType,
+        kind: ClientKind,
+        locality: Locality = NOWHERE,
+        permit: Permit | None = None,
+    ) -> ResourceSet:
+        """All resources of a type for a kind of client in a locality, as far as it may see them; None: all."""
         if resource_type is ResourceType.ASSIGNMENT and locality.region and self._by_nearness:
-            return self._assignments_seen_from(kind, viewpoint(locality, self._by_nearness))
-        return self._sets[resource_type, kind]
+            near = viewpoint(locality, self._by_nearness)
+            everything = self._assignments_seen_from(kind, near)
+        else:
+            near, everything = NOWHERE, self._sets[resource_type, kind]
+        if permit is None or permit.unlimited:
+            return everything
+        key = (resource_type, kind, near, permit)
+        known = self._permitted.get(key)
+        if known is None:
+            wanted = partial(_visible, permit, resource_type)
+            known = self._permitted[key] = everything.part(wanted, self._permitted_before.get(key))
+        return known
 
     @cached_property
     def _by_nearness(self) -> frozenset[Locality]:
@@ -191,6 +220,7 @@ class Catalog:
         return known
 
 
+_PermittedKey = tuple[ResourceType, ClientKind, Locality, Permit]
 _TABLES = ("_services", "_listeners", "_either")
 _VIEWS = {
     (ResourceType.CLUSTER, ClientKind.ENVOY): ("_services", "envoy_cluster"),
@@ -204,6 +234,14 @@ _VIEWS = {
     (ResourceType.ROUTE, ClientKind.GRPC): ("_services", "route"),
     (ResourceType.ROUTE, ClientKind.EITHER): ("_either", "route"),
 }
+
+
+def _visible(permit: Permit, resource_type: ResourceType, name: str, member: Any) -> bool:
+    """Whether the client may see a resource: it must name no service that does not exist for the client."""
+    if resource_type in (ResourceType.LISTENER, ResourceType.ROUTE):
+        of_service = isinstance(member, ServiceResources)
+        return all(map(permit.sees, member.destinations)) and (not of_service or permit.sees(name))
+    return permit.sees(name)
 
 
 def _service_resources(

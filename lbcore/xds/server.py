@@ -14,8 +14,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from lbcore.access import Permit
 from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
+from lbcore.errors import NotPermitted
 from lbcore.xds.admission import Admission
 from lbcore.xds.client_status import SERVICE as CSDS
 from lbcore.xds.client_status import ClientStatusService
@@ -30,9 +32,9 @@ from lbcore.xds.resources import Catalog
 from lbcore.xds.session import ProtocolError, Session
 from lbcore.xds.sotw import SotwRequest, sotw_subscription
 from lbcore.xds.status import ClientStatus
-from lbcore.xds.stream import Context, Stream
+from lbcore.xds.stream import Access, Context, Stream
 
-__all__ = ["SERVICES", "XdsServer"]
+__all__ = ["JUDGED_BY_SERVER", "SERVICES", "XdsServer"]
 
 _AGGREGATED = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _PER_TYPE = {
@@ -42,6 +44,9 @@ _PER_TYPE = {
     ResourceType.ROUTE: ("envoy.service.route.v3.RouteDiscoveryService", "Routes"),
 }
 
+JUDGED_BY_SERVER = frozenset((_AGGREGATED, *(service for service, _ in _PER_TYPE.values()), LRS))
+"""Those of them whose callers are judged here, by `access`."""
+
 SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()), CSDS, LRS)
 """The full names of the gRPC services, as reflection lists them."""
 
@@ -50,12 +55,20 @@ StreamHandler = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 
 
 class XdsServer:
-    """Serves the Directory's content as xDS: `add_to` a gRPC server, and keep `run` running beside it."""
+    """Serves the Directory's content as xDS: `add_to` a gRPC server, and keep `run` running beside it.
+
+    `access` says what the client of a call may see; without it, everybody sees everything.
+    """
 
     def __init__(
-        self, directory: Directory, observer: XdsObserver | None = None, settings: XdsDelivery | None = None
+        self,
+        directory: Directory,
+        observer: XdsObserver | None = None,
+        settings: XdsDelivery | None = None,
+        access: Access | None = None,
     ) -> None:
         self._directory = directory
+        self._access: Access = access or (lambda _: None)
         self._admission = Admission(settings or XdsDelivery(), _now)
         self._observer = observer or XdsObserver()
         self._load_reports = LoadReportService(directory, self._observer, self._admit, lambda: self.settings)
@@ -95,6 +108,12 @@ class XdsServer:
             stream.drain()
         self._load_reports.drain()
 
+    def look_again(self) -> None:
+        """Ends the streams of clients that may not have them any more, or that are to see something else."""
+        for stream in list(self._streams):
+            stream.judge(self._access)
+        self._load_reports.look_again(self._access)
+
     def clients(self) -> Iterator[ClientStatus]:
         """How far the client of each open stream is."""
         for stream, method in self._streams.items():
@@ -117,28 +136,31 @@ class XdsServer:
 
     def _sotw(self, method: str, only: ResourceType | None) -> StreamHandler:
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
-            await self._admit(method, context)
-            await self._serve(method, Stream(self._sotw_session(only), read_sotw, context), requests)
+            permit = await self._admit(method, context)
+            await self._serve(method, Stream(self._sotw_session(only, permit), read_sotw, context), requests)
 
         return handle
 
     def _delta(self, method: str, only: ResourceType | None) -> StreamHandler:
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
-            await self._admit(method, context)
-            session = Session(DeltaSubscription, self._catalog, only, self._observer, _now)
+            permit = await self._admit(method, context)
+            session = Session(DeltaSubscription, self._catalog, only, self._observer, _now, permit)
             await self._serve(method, Stream(session, read_delta, context), requests)
 
         return handle
 
     def _fetch(self, only: ResourceType) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def handle(message: bytes, context: Context) -> bytes:
+            permit = await self._permit(context)
             if self._catalog is None:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "no source has been read to its end yet")
-            session = self._sotw_session(only)
+            session = self._sotw_session(only, permit)
             try:
                 session.receive(read_sotw(message))
             except ProtocolError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except NotPermitted as error:
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
             response = session.next_response()
             if response is None:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "none of the resources asked for exists")
@@ -146,13 +168,25 @@ class XdsServer:
 
         return handle
 
-    def _sotw_session(self, only: ResourceType | None) -> Session[SotwRequest]:
-        return Session(sotw_subscription, self._catalog, only, self._observer, _now)
+    def _sotw_session(self, only: ResourceType | None, permit: Permit | None) -> Session[SotwRequest]:
+        return Session(sotw_subscription, self._catalog, only, self._observer, _now, permit)
 
-    async def _admit(self, method: str, context: Context) -> None:
+    async def _permit(self, context: Context) -> Permit | None:
+        """What the caller may see; ends the call where that is nothing."""
+        try:
+            permit = self._access(context)
+            if permit is not None and not permit.may("xds"):
+                raise NotPermitted("xds is not granted")
+        except NotPermitted as refused:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refused))
+        return permit
+
+    async def _admit(self, method: str, context: Context) -> Permit | None:
+        """Takes a stream, or ends it; returns what its client may see."""
         if why := self._admission.refusal(len(self._streams) + self._load_reports.stream_count):
             self._observer.stream_refused(method)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+        return await self._permit(context)
 
     async def _serve(self, method: str, stream: Stream[Any], requests: AsyncIterator[bytes]) -> None:
         self._streams[stream] = method

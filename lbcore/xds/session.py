@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic
 
+from lbcore.access import Permit
+from lbcore.errors import NotPermitted
 from lbcore.xds.client_kind import ClientKind
 from lbcore.xds.heartbeats import Heartbeats, knows_ttl
 from lbcore.xds.node import UNNAMED
@@ -44,6 +46,7 @@ class Session(Generic[RequestT]):
         catalog: the resources as they are, None if nothing is known yet.
         only: the one type of a per-type service; None on an aggregated stream.
         clock: seconds, from any origin.
+        permit: what the client may see, and be; None is everything.
     """
 
     def __init__(
@@ -53,11 +56,13 @@ class Session(Generic[RequestT]):
         only: ResourceType | None,
         observer: XdsObserver,
         clock: Callable[[], float] = time.monotonic,
+        permit: Permit | None = None,
     ) -> None:
         self._subscribe = subscribe
         self._catalog = catalog
         self._only = only
         self._observer = observer
+        self.permit = permit
         self.node = UNNAMED
         self.types: dict[ResourceType, TypeStatus] = {}
         self._subscriptions: dict[ResourceType, Subscription[RequestT]] = {}
@@ -71,11 +76,13 @@ class Session(Generic[RequestT]):
     def receive(self, request: RequestT) -> None:
         """Takes a request in. A type that is not served here is passed over: the others keep flowing.
 
-        Raises `ProtocolError`.
+        Raises `ProtocolError`, and `NotPermitted` for a node that the client may not be.
         """
         resource_type = self._type_of(request)
         if self.node is UNNAMED:
             self.node = request.node  # the first one holds for the whole stream
+            if self.permit is not None and not self.permit.takes_node(self.node.id):
+                raise NotPermitted(f"node.id {self.node.id!r} is not granted to this certificate")
         if resource_type is None:
             return
         subscription = self._subscriptions.get(resource_type) or self._open(resource_type, request)
@@ -208,12 +215,12 @@ class Session(Generic[RequestT]):
             return
         grpc = self._kinds[ASSIGNMENT] is ClientKind.GRPC
         kind = ClientKind.GRPC if grpc else ClientKind.ENVOY
-        new = now.resources(CLUSTER, kind)
+        new = now.resources(CLUSTER, kind, permit=self.permit)
         if not new.changed:
             return
-        old = before.resources(CLUSTER, kind)
+        old = before.resources(CLUSTER, kind, permit=self.permit)
         covered = filter(assignments.covers, new.changed)
         assignments.resend(name for name in covered if old.version(name) != new.version(name))
 
     def _resources(self, catalog: Catalog, resource_type: ResourceType) -> ResourceSet:
-        return catalog.resources(resource_type, self._kinds[resource_type], self.node.locality)
+        return catalog.resources(resource_type, self._kinds[resource_type], self.node.locality, self.permit)

@@ -15,15 +15,20 @@ from typing import Generic
 import grpc
 import grpc.aio
 
+from lbcore.access import Permit
+from lbcore.errors import NotPermitted
 from lbcore.xds.resources import Catalog
 from lbcore.xds.session import ProtocolError, Session
 from lbcore.xds.status import ClientStatus
 from lbcore.xds.subscription import RequestT
 from lbcore.xds.write import Write
 
-__all__ = ["Context", "Stream"]
+__all__ = ["Access", "Context", "Stream"]
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
+
+Access = Callable[[Context], Permit | None]
+"""What the client of a call may see, None for everything; raises `NotPermitted` if that is nothing."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +52,8 @@ class Stream(Generic[RequestT]):
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Serves until the client half-closes or goes away.
 
-        Ends the stream with INVALID_ARGUMENT at what cannot be read, with INTERNAL at a failure of our own.
+        Ends the stream with INVALID_ARGUMENT at what cannot be read, with PERMISSION_DENIED at a node that the client
+        may not be, with INTERNAL at a failure of our own.
         """
         self._reader = asyncio.current_task()
         try:
@@ -56,6 +62,8 @@ class Stream(Generic[RequestT]):
                 self._flush()
         except ProtocolError as error:
             await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except NotPermitted as error:
+            await self._context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except asyncio.CancelledError:
             if self._ending is None:
                 raise
@@ -83,10 +91,18 @@ class Stream(Generic[RequestT]):
         """Ends the stream with UNAVAILABLE: the client keeps what it has and connects again."""
         self._end(grpc.StatusCode.UNAVAILABLE, "draining: this server is about to stop")
 
+    def judge(self, access: Access) -> None:
+        """Ends the stream if its client may not have it any more, or is to see something else."""
+        try:
+            if access(self._context) != self._session.permit:
+                self._end(grpc.StatusCode.UNAVAILABLE, "what is granted has changed: connect again")
+        except NotPermitted as refused:
+            self._end(grpc.StatusCode.PERMISSION_DENIED, str(refused))
+
     def _receive(self, message: bytes) -> None:
         try:
             self._session.receive(self._read(message))
-        except ProtocolError:
+        except (ProtocolError, NotPermitted):
             raise
         except Exception as error:
             self._fail(error)

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from lbcore.access import Grant, ServerTls
 from lbcore.config import parse
 from lbcore.fault import Fault, FaultAbort, FaultDelay
 from lbcore.model import Endpoint
@@ -41,6 +42,7 @@ VALUES = (
     *(CircuitBreakers, DropOverload, OutlierDetection, SlowStart),
     *(HealthCheck, HttpHealthCheck, TcpHealthCheck, GrpcHealthCheck, CheckTls, StatusRange),
     *(Endpoint, Listener, Route, RouteAction, ServiceSnapshot, Subsets, SubsetSelector, ZoneAware),
+    *(ServerTls, Grant),
     *(Fault, FaultAbort, FaultDelay, RetryBackOff, RetryPolicy),
 )
 WRITTEN_OTHERWISE = {"locality_weights": "localities"}

@@ -222,6 +222,9 @@ class Xds(SourceSettings):
         node_id, node_cluster: what this process calls itself.
         node_metadata: more of that; some control planes choose by it what they send.
         ca_file: speak TLS, and trust these certificates in PEM; empty: plain text.
+        cert_file, key_file: this client's own certificate and key, in PEM, for control planes that want one. All files
+            are read again for each connection.
+        server_name: what the server's certificate is to be for, where that is not the host of `server`.
 
     Source: Envoy xds_protocol.rst, ApiConfigSource.
     """
@@ -235,6 +238,16 @@ class Xds(SourceSettings):
     node_cluster: Annotated[str, printable] = ""
     node_metadata: Annotated[Mapping[str, str], texts] = field(default_factory=dict)
     ca_file: Annotated[str, printable] = ""
+    cert_file: Annotated[str, printable] = ""
+    key_file: Annotated[str, printable] = ""
+    server_name: Annotated[str, printable] = ""
+
+    def contradictions(self) -> Iterator[Mistake]:
+        if bool(self.cert_file) != bool(self.key_file):
+            yield Mistake(("cert_file",), "cert_file: expected cert_file and key_file together")
+        for name in ("cert_file", "server_name"):
+            if getattr(self, name) and not self.ca_file:
+                yield Mistake((name,), f"{name}: expected ca_file beside it, without which nothing is encrypted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,14 @@ _OPTIONS = (
 )
 
 
+def _read(field: str, path: str) -> bytes | None:
+    """The content of a file; None where none is named. Raises `FeedBroken`."""
+    try:
+        return Path(path).read_bytes() if path else None
+    except (OSError, ValueError) as wrong:
+        raise FeedBroken(f"{field} {path}: {wrong}") from None
+
+
 class XdsFeed(Feed):
     """One cluster of one control plane."""
 
@@ -90,13 +98,13 @@ class XdsFeed(Feed):
                 call.cancel()
 
     def _channel(self) -> grpc.aio.Channel:
-        if not self._source.ca_file:
-            return grpc.aio.insecure_channel(self._source.server, _OPTIONS)
-        try:
-            trusted = Path(self._source.ca_file).read_bytes()
-        except (OSError, ValueError) as wrong:
-            raise FeedBroken(f"ca_file {self._source.ca_file}: {wrong}") from None
-        return grpc.aio.secure_channel(self._source.server, grpc.ssl_channel_credentials(trusted), _OPTIONS)
+        source = self._source
+        if not source.ca_file:
+            return grpc.aio.insecure_channel(source.server, _OPTIONS)
+        files = (("ca_file", source.ca_file), ("key_file", source.key_file), ("cert_file", source.cert_file))
+        credentials = grpc.ssl_channel_credentials(*(_read(field, path) for field, path in files))
+        name = (("grpc.ssl_target_name_override", source.server_name),) if source.server_name else ()
+        return grpc.aio.secure_channel(source.server, credentials, (*_OPTIONS, *name))
 
     def _stream(self, channel: grpc.aio.Channel) -> Any:
         request: Any

@@ -1,6 +1,7 @@
 """The bootstrap file of gRPC's xDS clients, which says where `xds:///NAME` is to be asked for.
 
-Of it the first server and the node are read. Source: gRFC A27, grpc/grpc doc/grpc_xds_bootstrap_format.md.
+Of it the first server, its credentials and the node are read. Source: gRFC A27 and A65, grpc/grpc
+doc/grpc_xds_bootstrap_format.md.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ _FILE = "GRPC_XDS_BOOTSTRAP"
 _CONTENT = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
 
+class _Files(msgspec.Struct):
+    ca_certificate_file: str = ""
+    certificate_file: str = ""
+    private_key_file: str = ""
+
+
 class _Credentials(msgspec.Struct):
     type: str
+    config: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class _Server(msgspec.Struct):
@@ -53,11 +61,35 @@ def bootstrap_fields(environment: Mapping[str, str] = os.environ) -> list[tuple[
     if not bootstrap.xds_servers:
         raise InvalidSetting("bootstrap: expected a server in xds_servers")
     server = bootstrap.xds_servers[0]
-    known = [each.type for each in server.channel_creds]
-    if known and "insecure" not in known:
-        raise InvalidSetting(f"bootstrap: channel_creds {known}: expected insecure; for TLS give the source a ca_file")
-    node = {"node_id": bootstrap.node.id, "node_cluster": bootstrap.node.cluster}
+    fields = {
+        "node_id": bootstrap.node.id,
+        "node_cluster": bootstrap.node.cluster,
+        **_credentials(server.channel_creds),
+    }
     return [
         ("server", server.server_uri.removeprefix("dns:///")),
-        *((field, text) for field, text in node.items() if text),
+        *((field, text) for field, text in fields.items() if text),
     ]
+
+
+def _credentials(offered: list[_Credentials]) -> dict[str, str]:
+    """The fields for the first of the credentials that can be used, as gRPC chooses. Raises `InvalidSetting`."""
+    for each in offered:
+        if each.type == "insecure":
+            return {}
+        if each.type == "tls":
+            try:
+                files = msgspec.json.decode(each.config, type=_Files)
+            except msgspec.MsgspecError as wrong:
+                raise InvalidSetting(f"bootstrap: channel_creds tls: {wrong}") from None
+            if not files.ca_certificate_file:
+                raise InvalidSetting("bootstrap: channel_creds tls: expected a ca_certificate_file in its config")
+            return {
+                "ca_file": files.ca_certificate_file,
+                "cert_file": files.certificate_file,
+                "key_file": files.private_key_file,
+            }
+    if offered:
+        types = [each.type for each in offered]
+        raise InvalidSetting(f"bootstrap: channel_creds {types}: expected insecure or tls among them")
+    return {}

@@ -103,12 +103,26 @@ def test_any_target_means_something_or_is_refused(target: str) -> None:
         ("{", "bootstrap: "),
         ("{}", "bootstrap: Object missing required field `xds_servers`"),
         ('{"xds_servers": []}', "bootstrap: expected a server in xds_servers"),
-        ('{"xds_servers": [{"server_uri": "a:1", "channel_creds": [{"type": "tls"}]}]}', "expected insecure"),
+        ('{"xds_servers": [{"server_uri": "a:1", "channel_creds": [{"type": "tls"}]}]}', "ca_certificate_file"),
+        ('{"xds_servers": [{"server_uri": "a:1", "channel_creds": [{"type": "alts"}]}]}', "expected insecure or tls"),
+        ('{"xds_servers": [{"server_uri": "a:1", "channel_creds": [{"type": "tls", "config": 1}]}]}', "creds tls: "),
     ],
 )
 def test_a_bootstrap_that_cannot_be_used_is_told(content: str, reason: str) -> None:
     with pytest.raises(InvalidSetting, match=re.escape(reason)):
         bootstrap_fields({"GRPC_XDS_BOOTSTRAP_CONFIG": content})
+
+
+def test_a_bootstrap_gives_the_first_credentials_that_can_be_used() -> None:
+    files = '{"ca_certificate_file": "/ca", "certificate_file": "/cert", "private_key_file": "/key"}'
+    creds = f'[{{"type": "google_default"}}, {{"type": "tls", "config": {files}}}, {{"type": "insecure"}}]'
+    content = f'{{"xds_servers": [{{"server_uri": "a:1", "channel_creds": {creds}}}]}}'
+    assert bootstrap_fields({"GRPC_XDS_BOOTSTRAP_CONFIG": content}) == [
+        ("server", "a:1"),
+        ("ca_file", "/ca"),
+        ("cert_file", "/cert"),
+        ("key_file", "/key"),
+    ]
 
 
 def test_a_bootstrap_gives_its_first_server_and_the_node() -> None:

@@ -7,7 +7,9 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+import trustme
 
 import lbcore
 from lbcore.membership import Membership
@@ -109,6 +111,36 @@ async def test_any_history_ends_in_what_the_server_has(server: Plane, api_type: 
         await eventually(lambda: [each.address for each in heard[-1].endpoints] == ["10.0.0.1:1234"])
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_control_plane_that_wants_a_certificate(tmp_path: Path) -> None:
+    authority, others = trustme.CA(), trustme.CA()
+    own = authority.issue_cert("istiod.mesh")
+    files = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+
+    def become(client: trustme.LeafCert) -> None:
+        client.cert_chain_pems[0].write_to_path(files["cert"])
+        client.private_key_pem.write_to_path(files["key"])
+
+    become(others.issue_cert("client@elsewhere"))
+    pair = (own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())
+    credentials = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), require_client_auth=True)
+    async with plane(credentials=credentials) as server:
+        server.publish(service("web", 80))
+        tls = {"ca_file": files["ca"], "server_name": "istiod.mesh"}
+        address = f"127.0.0.1:{server.port}"
+        without = XdsFeed(Xds(address, **tls), "web", Timing(sleep=briefly))
+        wrong_name = XdsFeed(Xds(address, ca_file=files["ca"]), "web", Timing(sleep=briefly))
+        feed = XdsFeed(
+            Xds(address, **tls, cert_file=files["cert"], key_file=files["key"]), "web", Timing(sleep=briefly)
+        )
+        for refused in (without, wrong_name, feed):
+            async with Following(refused) as following:
+                assert (await following.broken()).startswith("UNAVAILABLE: ")
+        become(authority.issue_cert("client@mesh"))  # rotated, and used by the next connection
+        async with Following(feed) as following:
+            assert await following.addresses() == ["10.0.0.1:80"]
 
 
 @pytest.fixture

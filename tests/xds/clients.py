@@ -95,16 +95,23 @@ class Plane:
 
 @asynccontextmanager
 async def plane(
-    directory: Directory | None = None, observer: XdsObserver | None = None, *, synced: bool = True
+    directory: Directory | None = None,
+    observer: XdsObserver | None = None,
+    *,
+    synced: bool = True,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[Plane]:
-    """An xDS server on a free port."""
+    """An xDS server on a free port; with `credentials` over TLS."""
     directory = directory or Directory()
     if not synced:
         directory.await_source("test")
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     xds = XdsServer(directory, observer)
     xds.add_to(server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
     following = asyncio.create_task(xds.run())
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", 4 << 20)])

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 SERVICES = (PICKER, REGISTRY, *XDS_SERVICES, health.SERVICE_NAME)
 GRACE = 5.0  # seconds that calls under way have to end in a drain
+_SAME_SIGNAL = 0.3  # seconds within which a second SIGINT is the first one, delivered twice
 
 SERVER_OPTIONS = (
     # Without it a second server on the same port would share the connections instead of being refused.
@@ -92,6 +93,7 @@ class Service:
         self._grpc_binding = grpc_binding
         self._admin_binding = admin_binding
         self._stop = asyncio.Event()
+        self._signalled_at = 0.0
         directory = Directory()
         self._sources = RunningSources(directory)
         self._source = FileSource(config, directory, self._sources)
@@ -197,7 +199,8 @@ class Service:
         done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         for part in done - {stopped}:
-            logger.critical("a part of the service has failed: the service stops", exc_info=part.exception())
+            reason = None if part.cancelled() else part.exception()
+            logger.critical("a part of the service has failed: the service stops", exc_info=reason)
         return stopped not in done
 
     async def _drain(self, server: grpc.aio.Server) -> None:
@@ -220,12 +223,19 @@ class Service:
             loop.add_signal_handler(number, self._signalled, number)
 
     def _signalled(self, number: signal.Signals) -> None:
-        if self._stop.is_set():
-            logger.warning("%s again: stopping at once", number.name)
+        """The first one drains. An impatient Ctrl-C then stops at once. SIGTERM does not, which supervisors and `timeout`
+        send twice, to the process and to its group; nor does one Ctrl-C that comes two ways."""
+        now = asyncio.get_running_loop().time()
+        if not self._stop.is_set():
+            logger.info("%s", number.name)
+            self._signalled_at = now
+            self._stop.set()
+        elif number == signal.SIGINT and now - self._signalled_at > _SAME_SIGNAL:
+            logger.warning("SIGINT again: stopping at once")
             logging.shutdown()
             os._exit(128 + number)
-        logger.info("%s", number.name)
-        self._stop.set()
+        else:
+            logger.info("%s again: already draining; SIGINT stops at once", number.name)
 
 
 def _connection_age(settings: XdsDelivery) -> tuple[tuple[str, int], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -150,14 +151,24 @@ def test_a_drain_tells_health_watchers_first(changing: LbcoreService) -> None:
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def test_a_second_signal_ends_it_at_once(changing: LbcoreService) -> None:
+def test_a_second_sigterm_changes_nothing_and_an_impatient_ctrl_c_ends_it_at_once(changing: LbcoreService) -> None:
     with grpc.insecure_channel(changing.grpc) as channel:
         health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         next(health)  # a stream that only its client ends, so the drain lasts
         changing.process.signal(signal.SIGTERM)
         assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
         changing.process.signal(signal.SIGTERM)
-        assert changing.process.wait() == 128 + signal.SIGTERM
+        changing.process.wait_for_output("SIGTERM again: already draining", stream="stderr")
+        time.sleep(0.5)
+        changing.process.signal(signal.SIGINT)
+        assert changing.process.wait() == 128 + signal.SIGINT
+
+
+def test_a_sigterm_that_comes_twice_drains_to_the_end(changing: LbcoreService) -> None:
+    changing.process.signal(signal.SIGTERM)
+    changing.process.signal(signal.SIGTERM)
+    assert changing.process.wait(30) == 0
+    assert "stopped" in changing.process.stderr
 
 
 def test_a_restart_at_the_same_address_succeeds(changing: LbcoreService) -> None:

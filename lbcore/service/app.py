@@ -223,8 +223,8 @@ class Service:
             loop.add_signal_handler(number, self._signalled, number)
 
     def _signalled(self, number: signal.Signals) -> None:
-        """The first one drains. An impatient Ctrl-C then stops at once. SIGTERM does not, which supervisors and `timeout`
-        send twice, to the process and to its group; nor does one Ctrl-C that comes two ways."""
+        """The first one drains, and an impatient Ctrl-C stops at once. SIGTERM does not: `timeout` and supervisors send
+        it twice, to the process and to its group; nor does one Ctrl-C that comes two ways."""
         now = asyncio.get_running_loop().time()
         if not self._stop.is_set():
             logger.info("%s", number.name)

@@ -1,9 +1,12 @@
-"""Outlier detection under any sequence of requests, updates, checks and ticks agrees with its rules in plain Python."""
+"""Outlier detection under any sequence of requests, updates, checks and ticks agrees with its rules in plain Python:
+Envoy's, and gRPC's."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,6 +26,7 @@ from lbcore import (
 )
 from tests.core.fleets import address
 from tests.reference.outlier import Detector
+from tests.reference.outlier_grpc import GrpcDetector
 
 enforcing = st.sampled_from([0, 100, 100, 100, 100])
 detections = st.builds(
@@ -58,11 +62,23 @@ members = st.builds(
     health=st.sampled_from([Health.UNKNOWN, Health.HEALTHY, Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY]),
 )
 outcomes = st.sampled_from(
-    [(True, None), (True, None), (False, None), (False, None), (True, 200), (True, 500), (True, 503), (False, 404)]
+    [
+        (True, None),
+        (True, None),
+        (False, None),
+        (False, None),
+        (True, 200),
+        (True, 500),
+        (True, 503),
+        (False, 404),
+        (True, 404),
+    ]
 )
 
 
 class OutlierMachine(RuleBasedStateMachine):
+    algorithm: Literal["envoy", "grpc"] = "envoy"
+    reference: type[Detector] = Detector
     cluster: Cluster
 
     @initialize(
@@ -80,6 +96,7 @@ class OutlierMachine(RuleBasedStateMachine):
         threshold: float,
         in_python: bool,
     ) -> None:
+        detection = replace(detection, algorithm=self.algorithm)
         self.clock = VirtualClock()
         clock: Callable[[], int] = (lambda: self.clock.now) if in_python else self.clock
         self.cluster = Cluster(
@@ -92,7 +109,7 @@ class OutlierMachine(RuleBasedStateMachine):
             clock=clock,
         )
         self.handle = self.cluster.handle()
-        self.detector = Detector(detection, self.clock.now)
+        self.detector = self.reference(detection, self.clock.now)
         self.detector.update(endpoints)
         self.leases: list[Lease] = []
 
@@ -187,14 +204,22 @@ class OutlierMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "detector"):
-            ENFORCED.update(self.detector.enforced)
+            ENFORCED[self.algorithm].update(self.detector.enforced)
 
 
-ENFORCED: Counter[str] = Counter()
+class GrpcOutlierMachine(OutlierMachine):
+    algorithm = "grpc"
+    reference = GrpcDetector
+
+
+ENFORCED: dict[str, Counter[str]] = {"envoy": Counter(), "grpc": Counter()}
 OutlierMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+GrpcOutlierMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestOutliers = OutlierMachine.TestCase
+TestGrpcOutliers = GrpcOutlierMachine.TestCase
 
 
-def test_the_machine_reaches_ejections_of_every_cause() -> None:
-    """Guards the machine above, which has run before."""
-    assert len(ENFORCED) >= len(EjectionCause) - 1, ENFORCED  # all of them, but for an unlucky one
+def test_the_machines_reach_ejections_of_every_cause() -> None:
+    """Guards the machines above, which have run before."""
+    assert len(ENFORCED["envoy"]) >= len(EjectionCause) - 1, ENFORCED  # all of them, but for an unlucky one
+    assert ENFORCED["grpc"].keys() & {"success_rate", "failure_percentage"}, ENFORCED

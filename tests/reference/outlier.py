@@ -152,6 +152,9 @@ class Detector:
         others = [each for each in self.hosts.values() if each is not host]
         if not any(each.usable and each.endpoint.priority == host.endpoint.priority for each in others):
             return False
+        return self._has_room(host)
+
+    def _has_room(self, host: Host) -> bool:  # noqa: ARG002 - gRPC asks which
         if self.settings.always_eject_one_host and self.active == 0:
             return True
         return 100.0 * (self.active + 1) / len(self.hosts) <= self.settings.max_ejection_percent

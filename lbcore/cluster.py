@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
-from lbcore._core import Permit
 from lbcore.errors import InvalidSetting
 from lbcore.handle import Handle
 from lbcore.model import MAX_WEIGHT, ByLocality, CheckedHealth, Endpoint, LoadReport, Locality, WholeByLocality
@@ -192,52 +191,20 @@ class Cluster(Picker):
         """
         found = flag(healthy, "healthy"), flag(degraded, "degraded"), flag(excluded, "excluded")
         with self._updating:
-            self._set_health(address, *found)
+            self._set_health(address, *found, True)
             self._renew()
 
     def apply_checks(self, found: Mapping[str, CheckedHealth]) -> None:
         """Takes what active checks have found of many endpoints, by address, at the cost of one change.
 
-        Addresses that the cluster has not, or no more, are passed over.
+        Addresses that the cluster has not, or no more, are passed over. It ends no ejection: `passed_check` does that.
         """
         with self._updating:
             members = {endpoint.address for endpoint in self.endpoints}
             for address, health in found.items():
                 if address in members:
-                    self._set_health(address, health.passing, health.degraded, health.excluded)
+                    self._set_health(address, health.passing, health.degraded, health.excluded, False)
             self._renew()
-
-    def retry_permit(self) -> Permit:
-        """Leave to retry: take one before each retry, and release it when that has ended.
-
-        >>> from lbcore import CircuitBreakers, Cluster, Endpoint
-        >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80")], circuit_breakers=CircuitBreakers(max_retries=1))
-        >>> with cluster.retry_permit():
-        ...     cluster.stats().circuit_breakers.retries.remaining
-        0
-
-        Raises `Overloaded` where `max_retries` or the `retry_budget` is used up.
-        """
-        budget = self.circuit_breakers is not None and self.circuit_breakers.retry_budget is not None
-        return self._permit(1, "retry_budget" if budget else "max_retries")
-
-    def pending_permit(self) -> Permit:
-        """Leave to wait, for a connection or for a place elsewhere; a retry budget counts those who wait as well.
-
-        Raises `Overloaded` where `max_pending_requests` wait already.
-        """
-        return self._permit(0, "max_pending_requests")
-
-    def connection_permit(self) -> Permit:
-        """Leave to hold a connection to an endpoint. Raises `Overloaded` where `max_connections` are held already."""
-        return self._permit(2, "max_connections")
-
-    def _permit(self, number: int, limit: str) -> Permit:
-        breaker = self._breakers()[number]
-        permit: Permit | None = breaker.take()
-        if permit is None:
-            raise self._overloaded(limit, breaker.values()[0])
-        return permit
 
     def passed_check(self, address: str) -> None:
         """Takes an active check that has passed once more: it ends an ejection, as `set_health` does, or does nothing.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lbcore._core import Balancer, _adopt_hot_methods
+from lbcore._core import Balancer, Permit, _adopt_hot_methods
 from lbcore.errors import NoEndpointAvailable, Overloaded
 from lbcore.explanation import Candidate, Ejected, Explanation
 from lbcore.policy import Policy
@@ -58,11 +58,47 @@ class Picker(Balancer):
             circuit_breakers=self._breaker_stats(),
         )
 
+    @property
+    def limited(self) -> bool:
+        """Whether circuit breakers limit what may be under way."""
+        return self._request_values()[0] <= UINT32_MAX
+
+    def retry_permit(self) -> Permit:
+        """Leave to retry: take one before each retry, and release it when that has ended.
+
+        >>> from lbcore import CircuitBreakers, Cluster, Endpoint
+        >>> cluster = Cluster("web", [Endpoint("10.0.0.1:80")], circuit_breakers=CircuitBreakers(max_retries=1))
+        >>> with cluster.retry_permit():
+        ...     cluster.stats().circuit_breakers.retries.remaining
+        0
+
+        Raises `Overloaded` where `max_retries` or the `retry_budget` is used up.
+        """
+        return self._permit(1)
+
+    def pending_permit(self) -> Permit:
+        """Leave to wait, for a connection or for a place elsewhere; a retry budget counts those who wait as well.
+
+        Raises `Overloaded` where `max_pending_requests` wait already.
+        """
+        return self._permit(0)
+
+    def connection_permit(self) -> Permit:
+        """Leave to hold a connection to an endpoint. Raises `Overloaded` where `max_connections` are held already."""
+        return self._permit(2)
+
+    def _permit(self, number: int) -> Permit:
+        breaker = self._breakers()[number]
+        permit: Permit | None = breaker.take()
+        if permit is None:
+            raise self._overloaded(breaker.name, breaker.values()[0])
+        return permit
+
     def _breaker_stats(self) -> CircuitBreakerStats | None:
+        if not self.limited:
+            return None
         requests = BreakerStats(*self._request_values())
         pending, retries, connections = (BreakerStats(*breaker.values()) for breaker in self._breakers())
-        if requests.limit > UINT32_MAX:
-            return None  # no limits are set
         return CircuitBreakerStats(
             requests=requests, pending_requests=pending, retries=retries, connections=connections
         )

@@ -386,8 +386,8 @@ cdef class Balancer:
         if <Snapshot>self.snapshot is current:
             publish(self, snapshot, changes, now)
 
-    def _set_health(self, str address, bint healthy, bint degraded, bint excluded):
-        """KeyError where there is no such endpoint."""
+    def _set_health(self, str address, bint healthy, bint degraded, bint excluded, bint checked):
+        """`checked`: a check has just said so, which ends an ejection. KeyError where there is no such endpoint."""
         cdef int64_t now = read_clock(self)
         cdef SlotOwner owner = self.owners[address]
         cdef Slot* slot = owner.slot
@@ -397,7 +397,7 @@ cdef class Balancer:
             said = FAILED_ACTIVE_CHECK | (EXCLUDED_BY_CHECK if excluded else 0)
         elif degraded:
             said = DEGRADED_ACTIVE_CHECK
-        if healthy:
+        if healthy and checked:
             return_by_check(slot, now)
         if said == before:
             return

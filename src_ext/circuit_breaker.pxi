@@ -71,6 +71,7 @@ cdef class CircuitBreaker:
 
     cdef Totals* totals             # of the requests that a budget is a share of; NULL: the limit is fixed
     cdef CircuitBreaker waiting     # counted with them
+    cdef readonly str name          # of the setting that limits it
     cdef int64_t maximum            # or the least that a budget allows
     cdef double budget              # percent
     cdef int64_t active
@@ -101,14 +102,15 @@ cdef class CircuitBreaker:
         return self.limit(), self.active, self.refused
 
 
-cdef CircuitBreaker circuit_breaker(int64_t maximum):
+cdef CircuitBreaker circuit_breaker(str name, int64_t maximum):
     cdef CircuitBreaker breaker = CircuitBreaker.__new__(CircuitBreaker)
+    breaker.name = name
     breaker.maximum = maximum
     return breaker
 
 
 cdef CircuitBreaker retry_budget(Totals* totals, CircuitBreaker waiting, double budget, int64_t least):
-    cdef CircuitBreaker breaker = circuit_breaker(least)
+    cdef CircuitBreaker breaker = circuit_breaker("retry_budget", least)
     breaker.totals = totals
     totals.refs += 1
     breaker.waiting = waiting
@@ -120,15 +122,15 @@ cdef tuple circuit_breakers_set(Totals* totals, object settings):
     """Sets the limits of requests; returns the breakers of waiting requests, retries and connections."""
     cdef CircuitBreaker waiting, retries
     if settings is None:
-        return circuit_breaker(INT64_LARGEST), circuit_breaker(INT64_LARGEST), circuit_breaker(INT64_LARGEST)
-    waiting = circuit_breaker(settings.max_pending_requests)
+        return circuit_breaker("", INT64_LARGEST), circuit_breaker("", INT64_LARGEST), circuit_breaker("", INT64_LARGEST)
+    waiting = circuit_breaker("max_pending_requests", settings.max_pending_requests)
     budget = settings.retry_budget
     if budget is None:
-        retries = circuit_breaker(settings.max_retries)
+        retries = circuit_breaker("max_retries", settings.max_retries)
     else:
         retries = retry_budget(totals, waiting, budget.budget_percent, budget.min_retry_concurrency)
     totals.max_requests = totals.free_until = settings.max_requests
     if settings.per_host_thresholds is not None:
         totals.max_per_host = settings.per_host_thresholds.max_connections
         totals.free_until = 0   # every acquire looks
-    return waiting, retries, circuit_breaker(settings.max_connections)
+    return waiting, retries, circuit_breaker("max_connections", settings.max_connections)

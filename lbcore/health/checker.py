@@ -120,10 +120,8 @@ class HealthChecker:
         if transition is Transition.CHANGED:
             self._known[endpoint.address] = self._found[endpoint.address] = state.found(outcome.reason)
             self._changed.set()
-        elif outcome.passed and not state.failed:
+        if outcome.passed and not state.failed:
             self._cluster.passed_check(endpoint.address)  # ends an ejection
-        elif outcome.passed and not state.failed:
-            self._cluster.passed_check(endpoint.address)
 
     async def _run(self, checks: Checks) -> None:
         """Applies what is found, and follows the membership."""

@@ -11,7 +11,7 @@ from typing import Annotated, Protocol
 from lbcore.schema import Checked
 from lbcore.validation import Number, Percent, Uint32
 
-__all__ = ["RetryBudget", "RetryLimit", "RetryThrottle"]
+__all__ = ["DefaultBudget", "RetryBudget", "RetryLimit", "RetryThrottle"]
 
 
 class RetryLimit(Protocol):
@@ -70,6 +70,11 @@ class RetryBudget(Checked):
 
     def heard(self, failed: bool) -> None:
         """See `RetryLimit`; a budget counts what is in flight, not how it ends."""
+
+
+@dataclass(slots=True, kw_only=True)
+class DefaultBudget(RetryBudget):
+    """The budget of a `Retry` that is given none; a cluster's circuit breakers, where it has any, take its place."""
 
 
 @dataclass(slots=True, kw_only=True)

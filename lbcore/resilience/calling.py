@@ -14,12 +14,11 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from lbcore._core import Lease, Permit
-from lbcore.cluster import Cluster
 from lbcore.errors import DeadlineExceeded, LbError, NoEndpointAvailable, Overloaded
 from lbcore.model import Endpoint
 from lbcore.picker import Picker
 from lbcore.resilience.attempt import Attempt, running_attempt
-from lbcore.resilience.budget import RetryLimit
+from lbcore.resilience.budget import DefaultBudget, RetryLimit
 from lbcore.resilience.fault_injection import FaultInjection
 from lbcore.resilience.hedge import Hedge
 from lbcore.resilience.limit import Limit
@@ -129,6 +128,9 @@ class _Call:
         self._work = work
         self._key = key
         self._retry = retry or (Retry(attempts=hedge.attempts) if hedge else _ONCE)
+        # The cluster's circuit breakers limit retries by themselves; what nobody chose does not limit them once more.
+        own = isinstance(self._retry.budget, DefaultBudget) and cluster.limited
+        self._budget = None if own else self._retry.budget
         self._hedge = hedge
         self._deadline = deadline
         self._per_try_timeout = per_try_timeout
@@ -140,7 +142,7 @@ class _Call:
         self._waiting: _Place | None = None  # of the retry that waits for that
 
     async def run(self) -> Outcome:
-        budget = self._retry.budget
+        budget = self._budget
         if budget is not None:
             budget.begin()
         try:
@@ -182,7 +184,7 @@ class _Call:
     def _try_again_after(self, outcome: Outcome) -> bool:
         """Arranges for the next attempt; returns whether the call goes on, by it or by attempts still under way."""
         wanted = self._retry.wanted(outcome)
-        budget = self._retry.budget
+        budget = self._budget
         if budget is not None:
             budget.heard(wanted)
         if not wanted:
@@ -202,7 +204,7 @@ class _Call:
     def _may_begin_another(self) -> bool:
         """Takes a place for it, if so."""
         if len(self._tried) < self._retry.attempts:
-            self._waiting = _take_place(self._cluster, self._retry.budget)
+            self._waiting = _take_place(self._cluster, self._budget)
         return self._waiting is not None
 
     def _begin_next(self) -> None:
@@ -253,24 +255,22 @@ class _Call:
 class _Place:
     """Leave to retry: of the budget, and of the cluster's circuit breakers."""
 
-    def __init__(self, budget: RetryLimit | None, permit: Permit | None) -> None:
+    def __init__(self, budget: RetryLimit | None, permit: Permit) -> None:
         self._budget = budget
         self._permit = permit
 
     def give_back(self) -> None:
         if self._budget is not None:
             self._budget.give_back()
-        if self._permit is not None:
-            self._permit.release()
+        self._permit.release()
 
 
 def _take_place(cluster: Picker, budget: RetryLimit | None) -> _Place | None:
     """None where there is no room for one more retry."""
     if budget is not None and not budget.take():
         return None
-    limited = isinstance(cluster, Cluster) and cluster.circuit_breakers is not None
     try:
-        return _Place(budget, cluster.retry_permit() if limited else None)  # type: ignore[attr-defined]
+        return _Place(budget, cluster.retry_permit())
     except Overloaded:
         if budget is not None:
             budget.give_back()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
 from lbcore.resilience.backoff import Backoff
-from lbcore.resilience.budget import RetryBudget, RetryLimit
+from lbcore.resilience.budget import DefaultBudget, RetryLimit
 from lbcore.resilience.outcome import Outcome
 from lbcore.retry import RETRY_ON
 from lbcore.schema import Checked
@@ -63,7 +63,8 @@ class Retry(Checked):
         retriable_status_codes: for the name `retriable-status-codes`.
         also: a predicate of your own; it adds to `retry_on`.
         backoff: the wait before a retry. A gRPC server's `grpc-retry-pushback-ms` overrules it.
-        budget: shared by all calls that use this value; None: no limit but that of the cluster's circuit breakers.
+        budget: shared by all calls that use this value; None: no limit but that of the cluster's circuit breakers. The
+            default is a `RetryBudget()` where the cluster has none of these.
         avoid_previous: retries go to endpoints that the call has not tried, as long as there are any.
 
     Source: Envoy RetryPolicy and its predicate previous_hosts, source/common/router/retry_state_impl.cc; gRFC A6.
@@ -77,7 +78,7 @@ class Retry(Checked):
     retriable_status_codes: Annotated[Sequence[int], status_codes] = ()
     also: Annotated[Callable[[Outcome], bool] | None, predicate] = None
     backoff: Backoff = field(default_factory=Backoff)
-    budget: Annotated[RetryLimit | None, limit] = field(default_factory=RetryBudget)
+    budget: Annotated[RetryLimit | None, limit] = field(default_factory=DefaultBudget)
     avoid_previous: bool = True
 
     def wanted(self, outcome: Outcome) -> bool:

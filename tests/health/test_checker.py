@@ -356,3 +356,21 @@ async def test_a_passed_check_ends_an_ejection() -> None:
         await until(
             lambda: availability(cluster)[lease.endpoint.address] is Availability.HEALTHY, "in use, checked to be well"
         )
+
+
+async def test_only_a_passed_check_ends_an_ejection_not_a_change_of_members_nor_the_end_of_the_checks() -> None:
+    detection = OutlierDetection(consecutive_5xx=1, base_ejection_time=300.0, max_ejection_percent=100)
+    cluster = Cluster("web", [Endpoint(A), Endpoint(B)], outlier_detection=detection)
+    other, probe = "10.0.0.3:80", TellingProbe()
+
+    def ejected() -> set[str]:
+        return {each.endpoint.address for each in cluster.stats().endpoints if each.ejected}
+
+    async with HealthChecker(cluster, TcpCheck(interval=600.0), probe=probe, window=0.0):
+        lease = cluster.acquire()
+        lease.done(status=503)
+        cluster.update(map(Endpoint, [A, B, other]))
+        await until(lambda: probe.checks == 3, "a check of the new one")
+        await until(lambda: availability(cluster)[other] is Availability.HEALTHY, "the new one, checked")
+        assert ejected() == {lease.endpoint.address}
+    assert ejected() == {lease.endpoint.address}

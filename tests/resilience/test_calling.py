@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lbcore import CircuitBreakers, Cluster, Endpoint, Maglev, NoEndpointAvailable
+from lbcore import CircuitBreakers, Cluster, Endpoint, Maglev, NoEndpointAvailable, Subsets, SubsetSelector
 from lbcore.errors import DeadlineExceeded, Overloaded
 from lbcore.fault import Fault, FaultAbort, FaultDelay
+from lbcore.picker import Picker
 from lbcore.resilience import (
     AdaptiveConcurrency,
     AdmissionControl,
@@ -27,6 +28,7 @@ from lbcore.resilience import (
     current_attempt,
     remaining,
 )
+from lbcore.settings import RetryBudget as ClusterRetryBudget
 
 ADDRESSES = [f"10.0.0.{n}:80" for n in range(1, 4)]
 QUICK = Backoff(base_interval=0.001)
@@ -159,6 +161,46 @@ class TestRetries:
             await call(calls.cluster, calls.attempts(fail), retry=retry)
         assert len(calls.asked) == 4
         calls.cluster.retry_permit().release()  # every one was given back
+
+    async def test_they_take_the_place_of_the_budget_that_nobody_chose(self) -> None:
+        breakers = CircuitBreakers(retry_budget=ClusterRetryBudget(budget_percent=0.0, min_retry_concurrency=8))
+        calls = Calls(Cluster("web", map(Endpoint, ADDRESSES), circuit_breakers=breakers))
+        all_retried = asyncio.Event()
+
+        async def script(address: str, asked: int) -> str:
+            if asked <= 8:
+                raise ConnectionResetError
+            if asked == 16:  # all eight are retried at once, where a budget of `Retry()` lets three
+                all_retried.set()
+            await all_retried.wait()
+            return address
+
+        attempt, retry = calls.attempts(script), Retry(backoff=QUICK)
+        answers = await asyncio.wait_for(
+            asyncio.gather(*(call(calls.cluster, attempt, retry=retry) for _ in range(8))), LONG
+        )
+        assert len(answers) == 8
+        chosen = Retry(backoff=QUICK, budget=RetryBudget(budget_percent=0, min_retry_concurrency=0))
+        with pytest.raises(ConnectionResetError):
+            await call(calls.cluster, calls.attempts(fail), retry=chosen)
+
+    @pytest.mark.parametrize(
+        "view", [lambda cluster: cluster.handle(), lambda cluster: cluster.subset({"version": "1"})]
+    )
+    async def test_they_bound_the_retries_of_views_too(self, view: Callable[[Cluster], Picker]) -> None:
+        cluster = Cluster(
+            "web",
+            [Endpoint(address, metadata={"version": "1"}) for address in ADDRESSES],
+            circuit_breakers=CircuitBreakers(max_retries=1),
+            subsets=Subsets(selectors=(SubsetSelector(keys=("version",)),)),
+        )
+        calls = Calls(cluster)
+        retry = Retry(attempts=3, backoff=QUICK)
+        await call(view(cluster), calls.attempts(ok_from(3)), retry=retry)
+        with cluster.retry_permit(), pytest.raises(ConnectionResetError):
+            await call(view(cluster), calls.attempts(fail), retry=retry)
+        with cluster.retry_permit(), pytest.raises(Overloaded, match="max_retries 1 reached"):
+            view(cluster).retry_permit()
 
     async def test_a_server_may_push_back(self, calls: Calls) -> None:
         class PushedBack(Exception):  # as grpc's AioRpcError

@@ -1,4 +1,4 @@
-"""A registry service for the benchmark; run it as a module with the path of its file.
+"""A registry service for the benchmarks; run it as a module with its store, the path of a file or etcd://HOST:PORT/PREFIX.
 
 Says its port, serves until its standard input ends. Beside it an empty stream of its own, the floor of a message.
 """
@@ -13,8 +13,11 @@ import grpc
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.directory import Directory
+from lbcore.etcd.address import EtcdAddress
 from lbcore.registry.embedded import EmbeddedRegistry
+from lbcore.registry.etcd.registry import EtcdRegistry
 from lbcore.registry.journal import Journal
+from lbcore.registry.registry import RegistryStore
 from lbcore.service.registry import RegistryService
 
 ECHO = "bench.Echo"
@@ -25,16 +28,23 @@ async def _echo(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> N
         await context.write(message)
 
 
-async def serve(path: Path) -> None:
-    registry = EmbeddedRegistry(Directory(), journal=Journal(path))
+async def serve(store: str) -> None:
+    directory = Directory()
+    registry: RegistryStore
+    if store.startswith("etcd:"):
+        registry = EtcdRegistry(directory, EtcdAddress.parse(store))
+    else:
+        registry = EmbeddedRegistry(directory, journal=Journal(Path(store)))
     registry.open()
+    running = asyncio.ensure_future(registry.run())
+    async for _ in directory.watch():
+        break
     server = grpc.aio.server()
     RegistryService(registry).add_to(server)
     handlers = {"Echo": grpc.stream_stream_rpc_method_handler(_echo)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ECHO, handlers),))
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
-    running = asyncio.ensure_future(registry.run())
     await asyncio.to_thread(sys.stdin.read)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -43,4 +53,4 @@ async def serve(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(serve(sys.argv[1]))

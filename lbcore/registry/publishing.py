@@ -1,7 +1,8 @@
 """What is registered, published into the Directory as members of services.
 
 The first change after a pause is published at once; of changes that follow each other quickly one publication tells
-all, so that an endpoint that flaps cannot keep every reader busy. A service's members are in the order of their
+all, so that an endpoint that flaps cannot keep every reader busy. What is much at once is published in parts, between
+which requests are answered. A service's members are in the order of their
 addresses, so that replicas that know the same publish the same.
 """
 
@@ -21,6 +22,7 @@ __all__ = ["SOURCE", "Publisher", "held_reason"]
 
 SOURCE = "registry"
 _PAUSE = 3.0  # times as long as a publication took
+_PART = 10_000  # endpoints published at once, or one service: some 20 ms
 
 
 class Publisher:
@@ -63,25 +65,52 @@ class Publisher:
 
     def publish(self) -> None:
         """Publishes what there is now."""
+        self._publish(self._take_changed())
+
+    async def run(self) -> None:
+        """Publishes whenever something has changed, for ever."""
+        while True:
+            await self._woken.wait()
+            next_window = time.monotonic() + self._debounce
+            pause = await self._publish_in_parts(self._take_changed())
+            await asyncio.sleep(max(next_window - time.monotonic(), pause))
+
+    async def _publish_in_parts(self, changed: list[str]) -> float:
+        """Returns for how many seconds to pause: a publication that took long is followed by a pause that is longer,
+        so that most of the time is for requests."""
+        while True:
+            begun = time.monotonic()
+            part = self._part_of(changed)
+            self._publish(part)
+            pause = _PAUSE * (time.monotonic() - begun)
+            if not changed:
+                return pause
+            await asyncio.sleep(pause)
+
+    def _take_changed(self) -> list[str]:
         self._woken.clear()
-        for service in self._changed:
+        changed, self._changed = self._changed, set()
+        return list(changed)
+
+    def _part_of(self, changed: list[str]) -> list[str]:
+        """Takes some services off the list, with about as many endpoints as are to be published at once."""
+        part: list[str] = []
+        size = 0
+        while changed and size < _PART:
+            part.append(changed.pop())
+            members = self._services.get(part[-1])
+            size += len(members.endpoints) if members else 1
+        return part
+
+    def _publish(self, changed: Iterable[str]) -> None:
+        for service in changed:
             members = self._services.get(service)
             if members is None or not members.endpoints:
                 self._services.pop(service, None)
                 self._published.pop(service, None)
             else:
                 self._published[service] = members.membership()
-        self._changed.clear()
         self._directory.publish_members(SOURCE, self._published, stale=self._stale)
-
-    async def run(self) -> None:
-        """Publishes whenever something has changed, for ever."""
-        while True:
-            await self._woken.wait()
-            begun = time.monotonic()
-            self.publish()
-            # A publication that took long is followed by a pause that is longer: most of the time is for requests.
-            await asyncio.sleep(max(self._debounce, _PAUSE * (time.monotonic() - begun)))
 
     def _members(self, service: str) -> _Members:
         members = self._services.get(service)

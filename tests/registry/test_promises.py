@@ -111,6 +111,22 @@ async def test_the_first_change_after_a_pause_is_published_at_once() -> None:
         assert addresses(scene.directory) == ["10.0.0.1:80"]
 
 
+async def test_what_is_much_at_once_is_published_in_parts_and_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbcore.registry.publishing._PART", 10)
+    async with Scene() as scene:
+        await published(scene.directory)
+        before = scene.directory.current.revision
+        many = [each for n in range(20) for each in of("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", service=f"s{n}")]
+        lease = (await scene.registry.register(0, TTL, many)).lease
+        while len(scene.directory.current.services) < 20:
+            await published(scene.directory)
+        assert scene.directory.current.revision == before + 5
+        assert {len(service.endpoints) for service in scene.directory.current.services.values()} == {3}
+        await scene.registry.revoke(lease)
+        while scene.directory.current.services:
+            await published(scene.directory)
+
+
 async def test_a_revoked_lease_leaves_at_once_with_all_that_it_has() -> None:
     async with Scene() as scene:
         lease = (await scene.registry.register(0, TTL, of("10.0.0.1:80", "10.0.0.2:80"))).lease

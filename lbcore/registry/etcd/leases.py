@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from itertools import islice
 from typing import Any
 
 from aetcd import rpc
@@ -21,6 +22,8 @@ __all__ = ["KEPT", "EtcdLeases"]
 KEPT = 2 / 3
 """The share of an agent's time to live after which its lease's key expires; in the rest the servers judge."""
 _TIMEOUT = 5.0  # seconds for an answer
+_MOMENT = 0.05  # of its time to live, after which a lease is kept anew
+_FORGOTTEN = 300.0  # seconds after which it does not matter any more when a lease was kept
 _TOMBSTONE_TTL, _TOMBSTONE_USE = 60, 30.0  # seconds that a withdrawal is remembered, and that a lease for it is used
 
 
@@ -31,6 +34,7 @@ class EtcdLeases:
         self._connection = connection
         self._asked: asyncio.Queue[int] = asyncio.Queue()
         self._waiting: dict[int, list[asyncio.Future[int]]] = {}
+        self._kept: dict[int, float] = {}  # when a lease was kept last, in that order
         self._reading: asyncio.Task[None] | None = None
         self._tombstones: tuple[int, float] | None = None
 
@@ -41,8 +45,24 @@ class EtcdLeases:
         lease: int = response.ID
         return lease
 
-    async def keep(self, lease: int) -> bool:
-        """Keeps a lease; returns whether it is alive. Raises `StoreFailed`."""
+    async def keep(self, lease: int, ttl: float = 0.0) -> bool:
+        """Keeps a lease; returns whether it is alive. Raises `StoreFailed`.
+
+        With its time to live, one that was kept a moment ago is taken for alive: an agent may say many things in a row.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._kept.get(lease, -math.inf) < _MOMENT * ttl:
+            return True
+        alive = await self._kept_now(lease)
+        self._kept.pop(lease, None)
+        if alive:
+            self._kept[lease] = now
+            for oldest in list(islice(self._kept, 2)):  # in the order of time, so that none stays for ever
+                if now - self._kept[oldest] > _FORGOTTEN:
+                    del self._kept[oldest]
+        return alive
+
+    async def _kept_now(self, lease: int) -> bool:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(self._read())
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -57,6 +77,7 @@ class EtcdLeases:
 
     async def revoke(self, lease: int) -> None:
         """Ends a lease. Raises `StoreFailed`."""
+        self._kept.pop(lease, None)
         await self._connection.call("Lease", "LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease))
 
     async def for_tombstones(self) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -185,8 +185,8 @@ class EtcdRegistry:
             superseded.update((await self._announce(lease_id, lease, beat.announcements, beat.sequence)).superseded)
         if beat.withdrawals:
             superseded.update((await self.deregister(lease_id, beat.withdrawals, beat.sequence)).superseded)
-        written = await self._report(lease_id, lease, beat.reports, beat.sequence)
-        return Written(lease_id, written.ttl, tuple(superseded.union(written.superseded)))
+        superseded.update((await self._report(lease_id, lease, beat.reports, beat.sequence)).superseded)
+        return Written(lease_id, lease.ttl, tuple(superseded))
 
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int = 0) -> Written:
         """See `Registry.deregister`."""
@@ -233,12 +233,14 @@ class EtcdRegistry:
         self,
         lease_id: int,
         lease: LeaseRecord,
-        keys: Iterable[Key],
+        keys: Collection[Key],
         decide: Callable[[Key, Record | None], Decision],
         tombstones: int = 0,
     ) -> Written:
-        revision, superseded = await self._writer.write(lease_id, keys, decide, tombstones=tombstones)
-        await self._until(revision)
+        superseded: Sequence[Key] = ()
+        if keys:
+            revision, superseded = await self._writer.write(lease_id, keys, decide, tombstones=tombstones)
+            await self._until(revision)
         return Written(lease_id, lease.ttl, tuple(superseded))
 
     async def _grant(self, ttl: float) -> tuple[int, LeaseRecord]:
@@ -259,7 +261,7 @@ class EtcdRegistry:
 
     async def _keep(self, lease_id: int) -> LeaseRecord:
         lease = await self._known(lease_id)
-        if not await self._leases.keep(lease_id):
+        if not await self._leases.keep(lease_id, lease.ttl):
             raise UnknownLease(f"lease {lease_id}: it has run out")
         return lease
 
@@ -369,8 +371,9 @@ def _registered(record: Record | None, new: Record, leases: Mapping[int, LeaseRe
             return _SUPERSEDED
         if record.withdrawn:
             return Decision(write=True, record=new)
-        kept = replace(new, drained=record.drained, over=record.over)
-        return Decision(replace(kept, sequence=record.sequence) != record, kept)
+        kept = replace(new, drained=record.drained, over=record.over) if record.drained or record.over else new
+        news = kept if kept.sequence == record.sequence else replace(kept, sequence=record.sequence)
+        return Decision(news != record, kept)
     if record.withdrawn:
         return Decision(write=True, record=new)
     if record.granted > new.granted and record.lease in leases:

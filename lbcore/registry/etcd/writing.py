@@ -17,12 +17,12 @@ from lbcore.errors import InvalidSetting, StoreFailed, UnknownLease
 from lbcore.etcd.connection import EtcdConnection
 from lbcore.registration import Key
 from lbcore.registry.etcd.records import Keys, Record, decode_record, encode_record
+from lbcore.registry.etcd.transactions import MOST_OPERATIONS, Transactions
 from lbcore.registry.etcd.view import View
 
 __all__ = ["Decision", "Writer"]
 
-_BATCH = 127  # registrations a transaction; one more comparison looks at the lease. etcd takes 128
-_AT_ONCE = 16  # transactions under way: enough to keep etcd busy
+_BATCH = MOST_OPERATIONS - 1  # registrations a transaction; one more comparison looks at the lease
 _ATTEMPTS = 20
 
 
@@ -44,7 +44,7 @@ class Writer:
         self._connection = connection
         self._keys = keys
         self._view = view
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._transactions = Transactions(connection)
 
     async def write(
         self, lease: int, keys: Iterable[Key], decide: Decide, *, tombstones: int = 0, alive: bool = True
@@ -55,7 +55,9 @@ class Writer:
         not. Records that are withdrawn are put under the lease `tombstones`. Raises `StoreFailed`.
         """
         remaining = iter(keys)
-        batches = iter(lambda: list(islice(remaining, _BATCH)), [])
+        batches = list(iter(lambda: list(islice(remaining, _BATCH)), []))
+        if len(batches) == 1:
+            return await self._write_batch(lease, batches[0], decide, tombstones, alive)
         writing = [self._write_batch(lease, batch, decide, tombstones, alive) for batch in batches]
         written = await asyncio.gather(*writing, return_exceptions=True)
         revision = 0
@@ -78,8 +80,7 @@ class Writer:
                 return 0, superseded
             transaction = self._transaction(lease, known, decisions, tombstones, alive)
             try:
-                async with self._room:
-                    response = await self._connection.call("KV", "Txn", transaction)
+                response = await self._transactions.make(transaction)
             except BaseException:
                 self._view.expect_no_more(batch)
                 raise

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from lbcore import Cluster, Endpoint, Health, Jump, Rendezvous
+from lbcore import Cluster, Endpoint, Health, Jump, Maglev, Rendezvous
 from lbcore._core import _use_simd
 from tests.core.fleets import address, fleet
 from tests.reference.jump import jump_shard
@@ -30,6 +30,16 @@ def vectors(request: pytest.FixtureRequest) -> Iterator[str]:
     except ValueError as absent:
         pytest.skip(str(absent))
     yield request.param
+    _use_simd()
+
+
+def every_simd() -> Iterator[str]:
+    """Each that the machine has, in use while it is the caller's turn; the plain loops first."""
+    best = _use_simd()
+    for name in ("scalar", "avx2", "avx512"):
+        yield _use_simd(name)  # type: ignore[arg-type]
+        if name == best:
+            break
     _use_simd()
 
 
@@ -72,6 +82,29 @@ def test_rendezvous_scores_alike(weights: tuple[int, ...], count: int) -> None:
     _use_simd("scalar")
     assert cluster.pick_many(HASHES[:2000]).tolist() == found
     assert cluster.rank(int(HASHES[9]), 5) == ranked
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 2, 7)], ids=["equal", "weighted"])
+@pytest.mark.parametrize("count", [1, 3, 16, 300])
+@pytest.mark.parametrize("size", [2, 3, 7, 17, 251, 65537])
+@pytest.mark.usefixtures("vectors")
+def test_maglev_fills_the_same_table(size: int, count: int, weights: tuple[int, ...]) -> None:
+    slots = np.arange(size, dtype=np.uint64)
+    found = Cluster("caches", fleet(count, weights), policy=Maglev(table_size=size)).pick_many(slots)
+    _use_simd("scalar")
+    plain = Cluster("caches", fleet(count, weights), policy=Maglev(table_size=size)).pick_many(slots)
+    assert found.tolist() == plain.tolist()
+
+
+def test_maglev_fills_a_table_of_more_than_16_bits() -> None:
+    size = 131101
+    members = fleet(70_000)
+    plain, *others = (
+        Cluster("caches", members, policy=Maglev(table_size=size)).pick_many(np.arange(size, dtype=np.uint64)).tolist()
+        for _ in every_simd()
+    )
+    assert max(plain) == 69_999
+    assert all(other == plain for other in others)
 
 
 def test_the_best_is_used_unless_a_test_says_otherwise() -> None:

@@ -52,41 +52,100 @@ cdef inline uint64_t xxh_merge(uint64_t digest, uint64_t lane) noexcept nogil:
     return (digest ^ xxh_round(0, lane)) * XXH_P1 + XXH_P4
 
 
-cdef inline uint64_t xxh64(const void* start, size_t length, uint64_t seed) noexcept nogil:
-    cdef const uint8_t* at = <const uint8_t*>start
-    cdef const uint8_t* end = at + length
+cdef inline uint64_t xxh_stripes(const uint8_t** at, size_t length, uint64_t seed) noexcept nogil:
+    """What is hashed 32 bytes at a time, and the length; moves on to the rest of fewer bytes."""
+    cdef const uint8_t* end = at[0] + length
     cdef uint64_t digest, lane1, lane2, lane3, lane4
-    if length >= 32:
-        lane1 = seed + XXH_P1 + XXH_P2
-        lane2 = seed + XXH_P2
-        lane3 = seed
-        lane4 = seed - XXH_P1
-        while end - at >= 32:
-            lane1 = xxh_round(lane1, read64(at))
-            lane2 = xxh_round(lane2, read64(at + 8))
-            lane3 = xxh_round(lane3, read64(at + 16))
-            lane4 = xxh_round(lane4, read64(at + 24))
-            at += 32
-        digest = rotate_left(lane1, 1) + rotate_left(lane2, 7) + rotate_left(lane3, 12) + rotate_left(lane4, 18)
-        digest = xxh_merge(digest, lane1)
-        digest = xxh_merge(digest, lane2)
-        digest = xxh_merge(digest, lane3)
-        digest = xxh_merge(digest, lane4)
-    else:
-        digest = seed + XXH_P5
-    digest += length
-    while end - at >= 8:
-        digest = rotate_left(digest ^ xxh_round(0, read64(at)), 27) * XXH_P1 + XXH_P4
-        at += 8
-    if end - at >= 4:
-        digest = rotate_left(digest ^ (read32(at) * XXH_P1), 23) * XXH_P2 + XXH_P3
-        at += 4
-    while at < end:
-        digest = rotate_left(digest ^ (at[0] * XXH_P5), 11) * XXH_P1
-        at += 1
+    if length < 32:
+        return seed + XXH_P5 + length
+    lane1 = seed + XXH_P1 + XXH_P2
+    lane2 = seed + XXH_P2
+    lane3 = seed
+    lane4 = seed - XXH_P1
+    while end - at[0] >= 32:
+        lane1 = xxh_round(lane1, read64(at[0]))
+        lane2 = xxh_round(lane2, read64(at[0] + 8))
+        lane3 = xxh_round(lane3, read64(at[0] + 16))
+        lane4 = xxh_round(lane4, read64(at[0] + 24))
+        at[0] += 32
+    digest = rotate_left(lane1, 1) + rotate_left(lane2, 7) + rotate_left(lane3, 12) + rotate_left(lane4, 18)
+    digest = xxh_merge(digest, lane1)
+    digest = xxh_merge(digest, lane2)
+    digest = xxh_merge(digest, lane3)
+    return xxh_merge(digest, lane4) + length
+
+
+cdef inline uint64_t xxh_eight(uint64_t digest, uint64_t word) noexcept nogil:
+    return rotate_left(digest ^ xxh_round(0, word), 27) * XXH_P1 + XXH_P4
+
+
+cdef inline uint64_t xxh_four(uint64_t digest, uint64_t word) noexcept nogil:
+    return rotate_left(digest ^ (word * XXH_P1), 23) * XXH_P2 + XXH_P3
+
+
+cdef inline uint64_t xxh_one(uint64_t digest, uint64_t byte) noexcept nogil:
+    return rotate_left(digest ^ (byte * XXH_P5), 11) * XXH_P1
+
+
+cdef inline uint64_t xxh_avalanche(uint64_t digest) noexcept nogil:
     digest = (digest ^ (digest >> 33)) * XXH_P2
     digest = (digest ^ (digest >> 29)) * XXH_P3
     return digest ^ (digest >> 32)
+
+
+cdef inline uint64_t xxh64(const void* start, size_t length, uint64_t seed) noexcept nogil:
+    cdef const uint8_t* at = <const uint8_t*>start
+    cdef const uint8_t* end = at + length
+    cdef uint64_t digest = xxh_stripes(&at, length, seed)
+    while end - at >= 8:
+        digest = xxh_eight(digest, read64(at))
+        at += 8
+    if end - at >= 4:
+        digest = xxh_four(digest, read32(at))
+        at += 4
+    while at < end:
+        digest = xxh_one(digest, at[0])
+        at += 1
+    return xxh_avalanche(digest)
+
+
+cdef void xxh64_last_bytes(char* text, size_t length, char first, uint32_t count, uint64_t* out) noexcept nogil:
+    """Hashes of `count` texts that differ in the last byte alone, which counts up: the rest is hashed once for all.
+
+    length: 1 or more. Writes to the last byte.
+    """
+    cdef const uint8_t* at = <const uint8_t*>text
+    cdef const uint8_t* end = at + length
+    cdef uint64_t last = <uint8_t>first
+    cdef uint64_t digest, word
+    cdef uint32_t i
+    if length % 32 == 0:    # the last byte goes through the stripes
+        for i in range(count):
+            text[length - 1] = <char>(first + i)
+            out[i] = xxh64(text, length, 0)
+        return
+    digest = xxh_stripes(&at, length, 0)
+    while end - at > 8:
+        digest = xxh_eight(digest, read64(at))
+        at += 8
+    if end - at == 8:
+        word = read64(at) & 0x00FFFFFFFFFFFFFFULL
+        for i in range(count):
+            out[i] = xxh_avalanche(xxh_eight(digest, word | (last + i) << 56))
+        return
+    if end - at == 4:
+        word = read32(at) & 0x00FFFFFFULL
+        for i in range(count):
+            out[i] = xxh_avalanche(xxh_four(digest, word | (last + i) << 24))
+        return
+    if end - at > 4:
+        digest = xxh_four(digest, read32(at))
+        at += 4
+    while end - at > 1:
+        digest = xxh_one(digest, at[0])
+        at += 1
+    for i in range(count):
+        out[i] = xxh_avalanche(xxh_one(digest, last + i))
 
 
 cdef inline uint64_t murmur64(const void* start, size_t length) noexcept nogil:

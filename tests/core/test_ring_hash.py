@@ -83,6 +83,13 @@ def test_a_hash_key_takes_the_place_of_the_address() -> None:
     assert_equal_rings(endpoints, RingHash(minimum_ring_size=100))
 
 
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_hash_keys_of_any_length_make_envoys_ring(function: str) -> None:
+    for length in range(1, 70):
+        twins = [Endpoint(address(i), metadata={"hash_key": letter * length}) for i, letter in enumerate("ab")]
+        assert_equal_rings(twins, RingHash(minimum_ring_size=220, hash_function=function))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", [17, 1.5, True, None, ["a"], ""], ids=repr)
 def test_a_hash_key_that_is_no_text_is_ignored(value: object) -> None:
     odd = [Endpoint(address(0), metadata={"hash_key": value}), *fleet(4)[1:]]

@@ -287,6 +287,8 @@ class Cluster(Picker):
 
 
 def _check_members(members: tuple[Endpoint, ...]) -> None:
+    if len({endpoint.address for endpoint in members if isinstance(endpoint, Endpoint)}) == len(members):
+        return
     places: dict[str, int] = {}
     for position, endpoint in enumerate(members):
         if not isinstance(endpoint, Endpoint):

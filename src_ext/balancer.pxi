@@ -304,12 +304,13 @@ cdef class Balancer:
         cdef list in_order = []
         cdef SlotOwner owner
         for endpoint in endpoints:
-            owner = self.owners.get(endpoint.address)
+            address = endpoint.address
+            owner = self.owners.get(address)
             if owner is None:
-                owner = self.departed.get(endpoint.address) or own_slot(self.totals, now)
+                owner = self.departed.get(address) or own_slot(self.totals, now)
                 # Whoever joins, or joins again, starts anew in all but its counts.
                 slot_reset(owner.slot, now)
-            owners[endpoint.address] = owner
+            owners[address] = owner
             in_order.append(owner)
         departed = {
             address: gone

@@ -38,7 +38,12 @@ cdef class SnapshotBuilder:
         cdef uint32_t i
         cdef int64_t window = self.settings.policy.ramp.window
         cdef Slot* slot
-        cdef object endpoint
+        cdef object endpoint, locality
+        cdef object last_locality = None    # whose members `together` are; most endpoints stand beside their neighbours
+        cdef list together = None
+        cdef int health
+        cdef uint32_t priority
+        cdef uint32_t last_priority = 0
         snapshot.endpoints = endpoints
         snapshot.keys = []
         snapshot.orders = []
@@ -56,15 +61,21 @@ cdef class SnapshotBuilder:
             slot.refs += 1
             snapshot.slots[i] = slot
             snapshot.weights[i] = endpoint.weight
-            snapshot.availability[i] = availability_of(endpoint.health, slot)
-            if endpoint.health == 3 or slot.flags & EXCLUDED_BY_CHECK:
+            health = endpoint.health
+            snapshot.availability[i] = availability_of(health, slot)
+            if health == 3 or slot.flags & EXCLUDED_BY_CHECK:
                 self.draining.add(i)
             if window and slot.available_since + window > self.now:
                 snapshot.ramp_end = max(snapshot.ramp_end, slot.available_since + window)
             priority = endpoint.priority
-            while len(self.priorities) <= priority:
-                self.priorities.append({})
-            (<dict>self.priorities[priority]).setdefault(endpoint.locality, []).append(i)
+            locality = endpoint.locality
+            if locality is not last_locality or priority != last_priority:
+                while <uint32_t>len(self.priorities) <= priority:
+                    self.priorities.append({})
+                together = (<dict>self.priorities[priority]).setdefault(locality, [])
+                last_locality = locality
+                last_priority = priority
+            together.append(i)
         if self.settings.policy.hashes_endpoints:
             self.hash_keys = [self.hash_key(endpoint) for endpoint in endpoints]
         return 0
@@ -79,9 +90,9 @@ cdef class SnapshotBuilder:
             lay_out_scoreboard(self.snapshot, self.priorities)
         return 0
 
-    cdef object hash_key(self, object endpoint):
+    cdef str hash_key(self, object endpoint):
         # Envoy thread_aware_lb_impl.h hashKey(): metadata, then the hostname where it is asked for, then the address.
-        key = endpoint.hash_key
+        cdef str key = endpoint.hash_key if endpoint.metadata else None
         if key is None and self.settings.policy.use_hostname_for_hashing:
             key = endpoint.hostname
         if not key:

@@ -135,7 +135,7 @@ cdef class Balancer
 cdef class Lease:
     cdef Slot* slot                 # NULL once done
     cdef readonly object endpoint
-    cdef Balancer balancer
+    cdef Balancer balancer          # None where nobody asks for latencies
     cdef int64_t started            # ns of the balancer's clock; -1 where nobody asks for latencies
     cdef int64_t met                # as of Outcome
 

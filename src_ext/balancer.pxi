@@ -126,9 +126,9 @@ cdef inline Lease lease_new(Balancer balancer, int32_t member):
     cdef Lease lease = Lease.__new__(Lease)
     lease.slot = slot_begin(balancer.slots[member])
     lease.endpoint = <object>balancer.objects[member]
-    lease.balancer = balancer
     lease.started = -1
     if lb_unlikely(balancer.timed):
+        lease.balancer = balancer
         lease.started = balancer.draw.now
         lease.met = slot_sent(lease.slot, lease.started)
     return lease

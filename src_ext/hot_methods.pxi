@@ -22,8 +22,8 @@ cdef extern from "Python.h":
 
 ctypedef object (*EntryPoint)(PyObject*, PyObject**, Py_ssize_t, PyObject*)
 
-cdef PyMethodDef pick_method, acquire_method, done_method
-cdef EntryPoint pick_in_full, acquire_in_full, done_in_full
+cdef PyMethodDef pick_method, acquire_method, done_method, exit_method
+cdef EntryPoint pick_in_full, acquire_in_full, done_in_full, exit_in_full
 
 
 # What is rarer stands in functions of its own, so that the commonest call saves no register but the one it needs.
@@ -88,16 +88,31 @@ cdef int32_t entry_choose(PyObject* self, PyObject** arguments, Py_ssize_t count
 
 
 cdef object done_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
-    cdef Outcome outcome
     if lb_likely(count == 0 and names == NULL and (<Lease>self).slot != NULL):
-        if lb_unlikely(slot_observed((<Lease>self).slot)):
-            outcome = Outcome(ok=True, status=0, now=0, latency=-1, met=(<Lease>self).met, load=NULL)
-            lease_finish(<Lease>self, &outcome)
-            return None
-        (<Lease>self).slot.successes += 1
-        lease_end(<Lease>self)
+        lease_succeed(<Lease>self)
         return None
     return done_in_full(self, arguments, count, names)
+
+
+cdef object exit_entry(PyObject* self, PyObject** arguments, Py_ssize_t count, PyObject* names):
+    """Of `with`, whose block has ended without an exception: three times None."""
+    if lb_likely(count == 3 and names == NULL and <object>arguments[0] is None and (<Lease>self).slot != NULL):
+        lease_succeed(<Lease>self)
+        return False
+    return exit_in_full(self, arguments, count, names)
+
+
+cdef inline int lease_succeed(Lease lease) except -1:
+    if lb_unlikely(slot_observed(lease.slot)):
+        return lease_succeed_observed(lease)
+    lease.slot.successes += 1
+    lease_end(lease)
+    return 0
+
+
+cdef int lease_succeed_observed(Lease lease) except -1:
+    cdef Outcome outcome = Outcome(ok=True, status=0, now=0, latency=-1, met=lease.met, load=NULL)
+    return lease_finish(lease, &outcome)
 
 
 cdef EntryPoint replace_entry(PyMethodDef* method, type owner, str name, EntryPoint entry) except NULL:
@@ -113,7 +128,9 @@ cdef EntryPoint replace_entry(PyMethodDef* method, type owner, str name, EntryPo
 pick_in_full = replace_entry(&pick_method, Balancer, "pick", pick_entry)
 acquire_in_full = replace_entry(&acquire_method, Balancer, "acquire", acquire_entry)
 done_in_full = replace_entry(&done_method, Lease, "done", done_entry)
+exit_in_full = replace_entry(&exit_method, Lease, "__exit__", exit_entry)
 (<dict>(<PyTypeObject*>Lease).tp_dict)["done"] = PyDescr_NewMethod(Lease, &done_method)
+(<dict>(<PyTypeObject*>Lease).tp_dict)["__exit__"] = PyDescr_NewMethod(Lease, &exit_method)
 PyType_Modified(Lease)
 
 

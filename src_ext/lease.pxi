@@ -52,7 +52,7 @@ cdef class Lease:
         if latency is not None:
             outcome.latency = latency_ns(latency)
         if load is not None:
-            load_read(&report, load, self.balancer.utilization_metrics)
+            load_read(&report, load, None if self.balancer is None else self.balancer.utilization_metrics)
             outcome.load = &report
         lease_finish(self, &outcome)
 
@@ -73,7 +73,6 @@ cdef class Lease:
 cdef inline void lease_end(Lease lease) noexcept:
     cdef Slot* slot = lease.slot
     lease.slot = NULL
-    lease.balancer = None
     slot_end(slot)
 
 

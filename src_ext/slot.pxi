@@ -63,8 +63,12 @@ cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
 cdef inline void slot_release(Slot* slot) noexcept:
     slot.refs -= 1
     if lb_unlikely(slot.refs == 0):
-        totals_release(slot.totals)
-        free(slot)
+        slot_free(slot)
+
+
+cdef void slot_free(Slot* slot) noexcept:
+    totals_release(slot.totals)
+    free(slot)
 
 
 cdef inline Slot* slot_begin(Slot* slot) noexcept:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lbcore.model import Endpoint, Locality
-from lbcore.stats import EjectionCause, PriorityStats
+from lbcore.stats import EjectionCause, Learned, PriorityStats
 
 __all__ = ["Candidate", "Ejected", "Explanation"]
 
@@ -19,12 +19,14 @@ class Candidate:
         weight, active: its weight and its requests in flight.
         score: how loaded the policy thinks it, for its weight; the least is picked of those that it looks at.
             None where the policy does not look at load.
+        learned: what `Adaptive` knows of it; None by any other policy.
     """
 
     endpoint: Endpoint
     weight: int
     active: int
     score: float | None = None
+    learned: Learned | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +111,7 @@ class Explanation:
 
 
 def _scored(candidate: Candidate) -> str:
-    return "" if candidate.score is None else f", score {candidate.score:.4g}"
+    score = "" if candidate.score is None else f", score {candidate.score:.4g}"
+    if candidate.learned is None:
+        return score
+    return f"{score}: {candidate.learned.ratio:.2f} x the fleet's latency, queue {candidate.learned.queue:.3g}"

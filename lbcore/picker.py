@@ -19,6 +19,8 @@ from lbcore.stats import (
     ClusterStats,
     EjectionCause,
     EndpointStats,
+    FleetLearned,
+    Learned,
     OutlierDetectionStats,
     PriorityStats,
 )
@@ -48,7 +50,7 @@ class Picker(Balancer):
 
     def stats(self) -> ClusterStats:
         """Counts and states at this moment."""
-        ejections = self._outlier_values()
+        ejections, learned = self._outlier_values(), self._fleet_learned()
         return ClusterStats(
             name=self.name,
             active=self._active(),
@@ -56,6 +58,7 @@ class Picker(Balancer):
             priorities=tuple(PriorityStats(*values) for values in self._priority_values()),
             outlier_detection=None if ejections is None else OutlierDetectionStats(**ejections),
             circuit_breakers=self._breaker_stats(),
+            learned=None if learned is None else FleetLearned(*learned),
         )
 
     @property
@@ -123,7 +126,10 @@ class Picker(Balancer):
             priority=found["priority"],
             degraded=bool(found["degraded"]),
             locality_shares=found["locality_shares"],
-            candidates=tuple(Candidate(endpoints[member], *values) for member, *values in found["candidates"]),
+            candidates=tuple(
+                Candidate(endpoints[member], *values, learned=_learned(learned))
+                for member, *values, learned in found["candidates"]
+            ),
             probes=tuple(endpoints[member] for member in found["probes"]),
             winner=None if winner is None else endpoints[winner],
             reason=self._why_none() if winner is None else "",
@@ -170,6 +176,10 @@ class Picker(Balancer):
 
 
 def _endpoint_stats(values: tuple[Any, ...]) -> EndpointStats:
-    endpoint, availability, cause, *counts = values
+    endpoint, availability, cause, *counts, learned = values
     in_order = (endpoint, _AVAILABILITIES[availability], *counts, None if cause is None else EjectionCause(cause))
-    return EndpointStats(*in_order)
+    return EndpointStats(*in_order, learned=_learned(learned))
+
+
+def _learned(values: tuple[Any, ...] | None) -> Learned | None:
+    return None if values is None else Learned(*values)

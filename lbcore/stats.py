@@ -15,6 +15,8 @@ __all__ = [
     "ClusterStats",
     "EjectionCause",
     "EndpointStats",
+    "FleetLearned",
+    "Learned",
     "OutlierDetectionStats",
     "PriorityStats",
 ]
@@ -41,6 +43,42 @@ class EjectionCause(str, enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """What `Adaptive` has learned of an endpoint; its score is ratio x (queue + the fleet's workers) / weight.
+
+    Fields:
+        latency: seconds that a request takes there without a queue; None before the first answer.
+        ratio: that to the fleet's, as far as it is credible: 1.0 where endpoints do not differ beyond chance.
+        samples: answers that this rests on; fewer as they age.
+        queue: requests that it is thought to have.
+        reported: requests in flight by its last report, and what this client has sent since; None: it does not report.
+    """
+
+    latency: float | None
+    ratio: float
+    samples: float
+    queue: float
+    reported: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetLearned:
+    """What `Adaptive` has learned of all endpoints together.
+
+    Fields:
+        latency: seconds that a request takes without a queue (harmonic mean of the endpoints); None before the first.
+        workers: after how many requests ahead an answer takes twice as long.
+        doubt: answers after which half of an endpoint's difference is believed; None where they do not differ.
+        patience: seconds in which what was learned of an endpoint falls to 1/e while it is not used.
+    """
+
+    latency: float | None
+    workers: float
+    doubt: float | None
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointStats:
     """One endpoint's counts since its address joined the cluster.
 
@@ -57,6 +95,7 @@ class EndpointStats:
         success_rate, local_origin_success_rate: percent in the last interval of outlier detection; None with too few
             requests to judge.
         ejection_cause: of the latest ejection, also when it is over; None before the first.
+        learned: by the policy `Adaptive`; None by any other.
     """
 
     endpoint: Endpoint
@@ -74,6 +113,7 @@ class EndpointStats:
     success_rate: float | None
     local_origin_success_rate: float | None
     ejection_cause: EjectionCause | None
+    learned: Learned | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +221,7 @@ class ClusterStats:
     Fields:
         active: requests in flight, those to endpoints that have left since included.
         outlier_detection, circuit_breakers: None where they are off.
+        learned: by the policy `Adaptive`; None by any other.
     """
 
     name: str
@@ -189,3 +230,4 @@ class ClusterStats:
     priorities: tuple[PriorityStats, ...]
     outlier_detection: OutlierDetectionStats | None = None
     circuit_breakers: CircuitBreakerStats | None = None
+    learned: FleetLearned | None = None

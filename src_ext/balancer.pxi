@@ -455,7 +455,7 @@ cdef class Balancer:
             values.append((
                 snapshot.endpoints[i], snapshot.availability[i], ejection_cause(slot), slot.active, slot.requests, slot.successes, slot.failures,
                 slot.latency_total / slot.latency_count if slot.latency_count else None,
-                bool(slot.flags & FAILED_ACTIVE_CHECK), *ejection_values(slot),
+                bool(slot.flags & FAILED_ACTIVE_CHECK), *ejection_values(slot), fleet_learned(self.fleet, slot),
             ))
         return values
 
@@ -463,6 +463,10 @@ cdef class Balancer:
         """What `Explanation` is made of (explaining.pxi)."""
         renew(self)
         return explain_pick(self, key, probes)
+
+    def _fleet_learned(self):
+        """What `FleetLearned` says (lbcore/stats.py); None where the policy has nothing to tell."""
+        return fleet_learned(self.fleet, NULL)
 
     def _outlier_values(self):
         """What `OutlierDetectionStats` says (lbcore/stats.py); None without outlier detection."""

@@ -44,6 +44,7 @@ cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
                 (
                     selector.members[i], selector.weights[i], selector.slots[i].active,
                     selector.score(selector, i, balancer.draw.now) if selector.score != NULL else None,
+                    fleet_learned(balancer.fleet, selector.slots[i]),
                 )
                 for i in range(selector.count)
                 if selector_may_use(selector, i)

@@ -11,6 +11,7 @@ ctypedef int64_t (*SentFunction)(Slot*, int64_t) noexcept
 ctypedef void (*RefreshFunction)(Fleet*, int64_t) noexcept
 ctypedef void (*ProbedFunction)(Slot*, const Load*, int64_t, int64_t, uint32_t) noexcept
 ctypedef void (*IntroduceFunction)(Fleet*, Slot*, uint32_t) noexcept
+ctypedef object (*LearnedFunction)(const Fleet*, const Slot*)
 
 # What a load-aware policy has learned of all endpoints together; each policy's struct begins with one.
 cdef struct Fleet:
@@ -21,6 +22,7 @@ cdef struct Fleet:
     void (*free)(Fleet*) noexcept nogil
     IntroduceFunction introduce     # told of who has joined, and how many there are; NULL without a scoreboard
     Scoreboard* board       # NULL before the first endpoints
+    LearnedFunction learned # the fields of `Learned`, of a slot; of `FleetLearned`, of NULL. NULL where there is nothing to tell
     uint64_t uncounted      # picks since the last request was counted in, where the policy asks
 
 
@@ -121,6 +123,10 @@ cdef inline void fleet_refresh(Fleet* fleet, int64_t now) noexcept:
     """Brings what changes with time up to date, where that is due."""
     if lb_unlikely(now >= fleet.due and fleet.refresh != NULL):
         fleet.refresh(fleet, now)
+
+
+cdef inline object fleet_learned(const Fleet* fleet, const Slot* slot):
+    return fleet.learned(fleet, slot) if fleet != NULL and fleet.learned != NULL else None
 
 
 cdef void fleet_free(Fleet* fleet) noexcept nogil:

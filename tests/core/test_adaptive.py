@@ -14,10 +14,13 @@ from lbcore import (
     Adaptive,
     Cluster,
     Endpoint,
+    FleetLearned,
     Health,
+    Learned,
     Lease,
     LoadReport,
     LocalityWeighted,
+    RoundRobin,
     SlowStart,
     Subsets,
     SubsetSelector,
@@ -199,6 +202,25 @@ def test_an_explanation_leaves_picks_as_they_would_be() -> None:
             names.append(cluster.pick().address)
         picked.append(names)
     assert picked[0] == picked[1]
+
+
+def test_what_was_learned_is_told() -> None:
+    clock = VirtualClock()
+    cluster = Cluster("learned", fleet(4), policy=Adaptive(), seed=1, clock=clock)
+    before = cluster.stats()
+    assert before.learned == FleetLearned(latency=None, workers=1.0, doubt=None, patience=10.0)
+    assert before.endpoints[0].learned == Learned(latency=None, ratio=1.0, samples=0.0, queue=0.0, reported=None)
+    serve(cluster, clock, {address(0): 0.1}, 400)
+    lease_of(cluster, address(2)).done(latency=0.01, load=LoadReport(rif=3))
+    stats = cluster.stats()
+    slow, quick, reporting, _ = (each.learned for each in stats.endpoints if each.learned)
+    assert 0.03 < (slow.latency or 0.0) <= 0.1
+    assert quick.latency == pytest.approx(0.01, rel=0.1)
+    assert slow.ratio > 2 > quick.ratio
+    assert (reporting.queue, reporting.reported, quick.reported) == (3.0, 3.0, None)
+    assert [each.learned for each in cluster.explain().candidates] == [each.learned for each in stats.endpoints]
+    assert f"{quick.ratio:.2f} x the fleet's latency" in str(cluster.explain())
+    assert Cluster("other", fleet(2), policy=RoundRobin()).stats().learned is None
 
 
 def test_an_endpoint_that_fails_fast_gets_next_to_nothing() -> None:

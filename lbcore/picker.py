@@ -127,8 +127,8 @@ class Picker(Balancer):
             degraded=bool(found["degraded"]),
             locality_shares=found["locality_shares"],
             candidates=tuple(
-                Candidate(endpoints[member], *values, learned=_learned(learned))
-                for member, *values, learned in found["candidates"]
+                Candidate(endpoints[member], weight, active, score, _learned(learned))
+                for member, weight, active, score, learned in found["candidates"]
             ),
             probes=tuple(endpoints[member] for member in found["probes"]),
             winner=None if winner is None else endpoints[winner],
@@ -177,8 +177,9 @@ class Picker(Balancer):
 
 def _endpoint_stats(values: tuple[Any, ...]) -> EndpointStats:
     endpoint, availability, cause, *counts, learned = values
-    in_order = (endpoint, _AVAILABILITIES[availability], *counts, None if cause is None else EjectionCause(cause))
-    return EndpointStats(*in_order, learned=_learned(learned))
+    known = (None if cause is None else EjectionCause(cause), _learned(learned))
+    in_order = (endpoint, _AVAILABILITIES[availability], *counts, *known)
+    return EndpointStats(*in_order)
 
 
 def _learned(values: tuple[Any, ...] | None) -> Learned | None:

@@ -23,6 +23,7 @@ from lbcore.routing import RouteAction
 from lbcore.schema import Checked
 from lbcore.settings import CircuitBreakers, DropOverload, HealthCheck, LocalityWeighted, OutlierDetection, ZoneAware
 from lbcore.subset import Subsets
+from lbcore.subsetting import DeterministicSubsetting, RandomSubsetting
 from lbcore.validation import JSON_EXPECTED, Interval, Percent, Whole, path_beyond_json, resource_name
 
 __all__ = ["ServiceSnapshot"]
@@ -37,6 +38,8 @@ class ServiceSnapshot(Checked):
         endpoints: at IP addresses or unix sockets, each address once. None is fine: requests then fail at once.
         policy: how one endpoint is picked.
         hash_on: what of a request a hashing policy hashes: for gRPC clients, and for routes that do not say it.
+        subsetting: which part of the endpoints the picker service uses, where it is one of many clients of a large
+            fleet; None: all. xDS clients get them all.
         subsets: by which metadata of endpoints a request may ask for some of them; None: it may not.
         locality_policy: None is `LocalityWeighted` where there are locality weights, and else no regard to localities.
         local_locality: where the requests come from that the picker service answers and that do not say it.
@@ -60,6 +63,7 @@ class ServiceSnapshot(Checked):
     endpoints: tuple[Endpoint, ...] = ()
     policy: Policy = field(default_factory=RoundRobin)
     hash_on: HashPolicy | None = None
+    subsetting: DeterministicSubsetting | RandomSubsetting | None = None
     subsets: Subsets | None = None
     locality_policy: LocalityWeighted | ZoneAware | None = None
     local_locality: Annotated[Locality, locality] = field(default_factory=Locality)
@@ -96,7 +100,7 @@ class ServiceSnapshot(Checked):
     def version(self) -> str:
         """A hash of the content: the same across restarts and replicas, different after any change."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("policy", "locality_policy"):
+        for name in ("policy", "locality_policy", "subsetting"):
             content[name] = (type(content[name]).__name__, content[name])
         content["locality_weights"] = sorted(self.locality_weights.items())
         if isinstance(zones := self.locality_policy, ZoneAware):  # JSON takes text alone as keys

@@ -41,6 +41,7 @@ from lbcore.settings import (
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.source import Source
 from lbcore.subset import Subsets, SubsetSelector
+from lbcore.subsetting import Subsetting
 from lbcore.validation import MAX_SECONDS, Number, Seconds, Whole
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -78,6 +79,7 @@ SECTIONS: dict[str, type] = {
     "#### `regex_rewrite`": RegexRewrite,
     **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(Source)},
     **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(HashMethod)},
+    **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(Subsetting)},
     **{f"#### `{snake_case(kind.__name__)}`": kind for kind in get_args(Policy) if fields_of(kind)},
 }
 

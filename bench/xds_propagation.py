@@ -2,8 +2,9 @@
 
     python -m bench.xds_propagation [ROUNDS]
 
-A service moves between two backends while requests go out one after the other. Server, client and backends share the
-machine, so that the figures are upper bounds; the goals are medians on an idle one.
+A service moves between two backends while requests go out one after the other. The xDS server, the backends and the
+client are processes of their own, as they are where it counts: threads of one would wait for each other's GIL, for
+milliseconds. All share the machine, so the figures are upper bounds; the goals are medians on an idle one.
 """
 
 from __future__ import annotations
@@ -15,60 +16,55 @@ import sys
 import time
 from collections.abc import Callable
 
-from lbcore.directory import ServiceSnapshot
-from lbcore.model import Endpoint
-from lbcore.routing import Listener, Route
-from tests.harness.backends import HttpBackends
-from tests.harness.control_plane import ControlPlane
+import grpc
+
+from bench.backends import backends
+from bench.xds_fleet import Server, server
 from tests.harness.envoy import Envoy
-from tests.harness.grpc_backends import ADDRESS_METHOD, GrpcBackends
+from tests.harness.grpc_backends import ADDRESS_METHOD
 from tests.harness.http_client import HttpClient
 from tests.harness.ports import free_port
-from tests.parity.example_envoy import bootstrap, listening
+from tests.parity.example_envoy import bootstrap_from, listening
 
 PAUSE = 0.02  # seconds between two changes
 
 
-def delays(rounds: int, backends: list[str], move_to: Callable[[str], None], ask: Callable[[], str]) -> list[float]:
-    """Milliseconds from each change until a request reaches where it leads."""
+def delays(rounds: int, addresses: list[str], move_to: Callable[[str], float], ask: Callable[[], str]) -> list[float]:
+    """Milliseconds from each change until a request has reached where it leads; a first few are not counted."""
     found = []
-    for number in range(rounds):
-        wanted = backends[(number + 1) % 2]
-        begun = time.perf_counter()
-        move_to(wanted)
+    for number in range(-5, rounds):
+        wanted = addresses[(number + 1) % 2]
+        begun = move_to(wanted)
         while ask() != wanted:
             pass
-        found.append((time.perf_counter() - begun) * 1e3)
+        if number >= 0:
+            found.append((time.monotonic() - begun) * 1e3)
         time.sleep(PAUSE)
     return found
 
 
+def mover(running: Server, listener: str) -> Callable[[str], float]:
+    """Moves the service to an address; returns the time at which the Directory was told."""
+    return lambda address: running.say(f"move {address} {listener}")["time"]
+
+
 def through_envoy(rounds: int) -> list[float]:
-    listener = Listener(name="in", address=f"127.0.0.1:{free_port()}", routes=(Route(prefix="/", service="web"),))
-    with ControlPlane() as plane, HttpBackends(["127.0.0.1"] * 2) as backends:
-
-        def move_to(address: str) -> None:
-            plane.publish(ServiceSnapshot(name="web", endpoints=(Endpoint(address),)), listeners=[listener])
-
-        move_to(backends.addresses[0])
-        with Envoy(bootstrap(plane, "DELTA_GRPC")) as envoy, HttpClient(listening(envoy)) as client:
-            return delays(rounds, backends.addresses, move_to, lambda: client.get().headers["x-backend"])
+    with server(1, 1) as running, backends("http", 2) as addresses:
+        move_to = mover(running, f"127.0.0.1:{free_port()}")
+        move_to(addresses[0])
+        with Envoy(bootstrap_from(running.port, "DELTA_GRPC")) as envoy, HttpClient(listening(envoy)) as client:
+            return delays(rounds, addresses, move_to, lambda: client.get().headers["x-backend"])
 
 
 def through_grpc(rounds: int) -> list[float]:
-    with ControlPlane() as plane, GrpcBackends(["127.0.0.1:0"] * 2) as backends:
-
-        def move_to(address: str) -> None:
-            plane.publish(ServiceSnapshot(name="web", endpoints=(Endpoint(address),)))
-
-        move_to(backends.addresses[0])
-        server = {"server_uri": plane.address, "channel_creds": [{"type": "insecure"}]}
-        os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = json.dumps({"xds_servers": [server], "node": {"id": "bench"}})
-        import grpc
-
+    with server(1, 1) as running, backends("grpc", 2) as addresses:
+        move_to = mover(running, f"127.0.0.1:{free_port()}")
+        move_to(addresses[0])
+        bootstrap = {"server_uri": f"127.0.0.1:{running.port}", "channel_creds": [{"type": "insecure"}]}
+        os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = json.dumps({"xds_servers": [bootstrap], "node": {"id": "bench"}})
         with grpc.insecure_channel("xds:///web") as channel:
             method = channel.unary_unary(ADDRESS_METHOD)
-            return delays(rounds, backends.addresses, move_to, lambda: method(b"", timeout=5).decode())
+            return delays(rounds, addresses, move_to, lambda: method(b"", timeout=5).decode())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Run as a process of its own: prints its port; then each line of standard input i
 with the time (CLOCK_MONOTONIC), CPU seconds and resident bytes. It ends with its standard input.
 
     publish N     the service `web`, or of many services the first, has its one changing endpoint at port N
+    move A B      `web` has the endpoint at A alone, and Envoys a listener at B that leads there
     bare SIZE     every bare stream is sent so many bytes
     usage         nothing else
 """
@@ -24,6 +25,7 @@ import uvloop
 
 from lbcore.directory import Directory
 from lbcore.model import Endpoint
+from lbcore.routing import Listener, Route
 from lbcore.service.app import SERVER_OPTIONS
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.xds.server import XdsServer
@@ -87,6 +89,12 @@ async def serve(count: int, endpoints: int) -> None:
             web = ServiceSnapshot(name="web", endpoints=(changed, *first[1:]))
             now = time.monotonic()
             directory.publish("bench", [web, *fleet[1:]])
+        elif command == "move":
+            endpoint, _, bound = argument.partition(" ")
+            web = ServiceSnapshot(name="web", endpoints=(Endpoint(endpoint),))
+            listener = Listener(name="in", address=bound, routes=(Route(prefix="/", service="web"),))
+            now = time.monotonic()
+            directory.publish("bench", [web], [listener])
         elif command == "bare":
             bare.push(int(argument))
         usage = {"time": now, "cpu": time.process_time(), "rss": resident(), "streams": xds.stream_count}

@@ -17,13 +17,18 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "envoy.yaml"
 
 def bootstrap(control_plane: ControlPlane | LbcoreService, api_type: str) -> dict[str, Any]:
     """The example with the server's port; `api_type` is GRPC (state of the world) or DELTA_GRPC."""
+    if isinstance(control_plane, ControlPlane):
+        return bootstrap_from(control_plane.port, api_type)
+    return bootstrap_from(int(control_plane.grpc.rpartition(":")[2]), api_type)
+
+
+def bootstrap_from(port: int, api_type: str) -> dict[str, Any]:
+    """The same for a server at this port."""
     configuration: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
     configuration["dynamic_resources"]["ads_config"]["api_type"] = api_type
     (cluster,) = configuration["static_resources"]["clusters"]
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = (
-        control_plane.port if isinstance(control_plane, ControlPlane) else int(control_plane.grpc.rpartition(":")[2])
-    )
+    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
     return configuration
 
 

@@ -63,7 +63,7 @@ def through_grpc(rounds: int) -> list[float]:
         bootstrap = {"server_uri": f"127.0.0.1:{running.port}", "channel_creds": [{"type": "insecure"}]}
         os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = json.dumps({"xds_servers": [bootstrap], "node": {"id": "bench"}})
         with grpc.insecure_channel("xds:///web") as channel:
-            method = channel.unary_unary(ADDRESS_METHOD)
+            method = channel.unary_unary(ADDRESS_METHOD, bytes, bytes)
             return delays(rounds, addresses, move_to, lambda: method(b"", timeout=5).decode())
 
 

@@ -49,11 +49,11 @@ def assignment(service: ServiceSnapshot, endpoints: EncodedEndpoints, frames: Fr
     """The service's assignment, put together from what is serialised."""
     bodies = endpoints.bodies
     parts = [frames.name]
-    for index, head, tail in frames.groups:
+    for index, head, tail, around in frames.groups:
         body = bodies[index]
-        parts += (field_tag(2, len(head) + len(body) + len(tail)), head, body, tail)
+        parts += (field_tag(2, around + len(body)), head, body, tail)
     parts.append(_policy(service.overprovisioning_factor, service.drop_overload))
-    return Resource(ResourceType.ASSIGNMENT, service.name, b"".join(parts), ttl=service.ttl)
+    return Resource(ResourceType.ASSIGNMENT, service.name, parts, ttl=service.ttl)
 
 
 class Frames:
@@ -61,19 +61,25 @@ class Frames:
 
     Fields:
         name: the assignment's.
-        groups: in order, the index of a group among its endpoints', and what precedes and follows its endpoints.
+        groups: in order, the index of a group among its endpoints', what precedes and what follows its endpoints, and
+            how long both are.
     """
 
     def __init__(self, service: ServiceSnapshot, endpoints: EncodedEndpoints, near: Locality) -> None:
         self._made_of = (service.name, endpoints.groups, service.locality_weights, near)
         groups = enumerate(endpoints.groups)
-        placed = sorted(((priority, distance(near, place)), place, index) for index, (priority, place) in groups)
-        rank = {priority: rank for rank, priority in enumerate(sorted({priority for priority, _, _ in placed}))}
+        placed = sorted(
+            ((priority, distance(near, place)), place.region, place.zone, place.sub_zone, index)
+            for index, (priority, place) in groups
+        )
+        rank = {priority: rank for rank, priority in enumerate(sorted({priority for priority, *_ in placed}))}
+        weights = service.locality_weights
         self.name = text_field(1, service.name)
-        self.groups = [
-            (index, _locality(place), _tail(service.locality_weights.get(place, 1), rank[priority]))
-            for priority, place, index in placed
-        ]
+        self.groups: list[tuple[int, bytes, bytes, int]] = []
+        for priority, region, zone, sub_zone, index in placed:
+            weight = weights.get(endpoints.groups[index][1], 1) if weights else 1
+            head, tail = _locality(region, zone, sub_zone), _tail(weight, rank[priority])
+            self.groups.append((index, head, tail, len(head) + len(tail)))
 
     @classmethod
     def of(
@@ -105,12 +111,13 @@ def same_assignment(one: ServiceSnapshot, other: ServiceSnapshot) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _locality(place: Locality) -> bytes:
+def _locality(region: str, zone: str, sub_zone: str) -> bytes:
     """LocalityLbEndpoints.locality, present also where it is empty."""
-    message = base_pb2.Locality(region=place.region, zone=place.zone, sub_zone=place.sub_zone)
+    message = base_pb2.Locality(region=region, zone=zone, sub_zone=sub_zone)
     return message_field(1, message.SerializeToString())
 
 
+@lru_cache(maxsize=4096)
 def _tail(weight: int, priority: int) -> bytes:
     """LocalityLbEndpoints.load_balancing_weight and .priority."""
     return message_field(3, number_field(1, weight)) + number_field(5, priority)

@@ -26,11 +26,12 @@ _NOT_FOUND = 5  # google.rpc.Code
 
 
 class Resource:
-    """One resource, serialised. Equal content has an equal `version`, in any process.
+    """One resource, serialised: made of its message, or of the parts of that. Equal content has an equal `version`, in
+    any process.
 
     Fields:
         name: its name in subscriptions.
-        version: a hash of the content and of the TTL, 16 hexadecimal digits.
+        version: a hash of `framed` and of the TTL, 16 hexadecimal digits.
         framed: the `Any` as field 2, which is `resources` of DiscoveryResponse and `resource` of Resource alike.
         delta_header: what precedes `framed` in a DeltaDiscoveryResponse.
         clusters: the clusters that it refers to.
@@ -43,17 +44,18 @@ class Resource:
         self,
         resource_type: ResourceType,
         name: str,
-        message: Message | bytes,
+        message: Message | Iterable[bytes],
         clusters: frozenset[str] = NO_CLUSTERS,
         ttl: float | None = None,
     ) -> None:
-        content = message if isinstance(message, bytes) else message.SerializeToString(deterministic=True)
+        parts = [message.SerializeToString(deterministic=True)] if isinstance(message, Message) else [*message]
+        length = sum(map(len, parts))
+        url = text_field(1, resource_type.type_url)
+        tag = field_tag(2, length)
         self.name = name
         self.ttl = ttl
-        self.version = xxhash.xxh3_64_hexdigest(content if ttl is None else content + _duration(6, ttl))
-        url = text_field(1, resource_type.type_url)
-        tag = field_tag(2, len(content))
-        self.framed = b"".join([field_tag(2, len(url) + len(tag) + len(content)), url, tag, content])
+        self.framed = b"".join([field_tag(2, len(url) + len(tag) + length), url, tag, *parts])
+        self.version = xxhash.xxh3_64_hexdigest(self.framed if ttl is None else self.framed + _duration(6, ttl))
         names = text_field(3, name) + text_field(1, self.version)
         self.delta_header = field_tag(2, len(names) + len(self.framed)) + names
         self.clusters = clusters

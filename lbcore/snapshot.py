@@ -112,6 +112,24 @@ class ServiceSnapshot(Checked):
 
 def endpoint_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
     """Addresses that are not distinct or that EDS cannot carry; metadata that protobuf's Struct cannot hold."""
+    if not _are_distinct_ipv4(endpoints):
+        yield from _address_mistakes(endpoints)
+    for index, endpoint in enumerate(endpoints):
+        if endpoint.metadata and (path := path_beyond_json(endpoint.metadata)) is not None:
+            yield Mistake(("endpoints", index, "metadata", *path), f"metadata: {JSON_EXPECTED}")
+
+
+def _are_distinct_ipv4(endpoints: tuple[Endpoint, ...]) -> bool:
+    """Whether a glance shows that the addresses are right. Thousands are looked at anew with each change of one."""
+    addresses = [endpoint.address for endpoint in endpoints]
+    return (
+        len(set(addresses)) == len(addresses)
+        and not "".join(addresses).encode(errors="replace").translate(None, b"0123456789.:")
+        and not any(endpoint.additional_addresses for endpoint in endpoints)
+    )
+
+
+def _address_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
     first: dict[str, int] = {}
     for index, endpoint in enumerate(endpoints):
         here = ("endpoints", index, "address")
@@ -129,12 +147,13 @@ def endpoint_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
                 f"address {endpoint.address!r}: expected an IP address, because xDS endpoints carry no names to resolve"
             )
             yield Mistake(here, f"{what}; list the addresses that the name resolves to")
-        if endpoint.metadata and (path := path_beyond_json(endpoint.metadata)) is not None:
-            yield Mistake(("endpoints", index, "metadata", *path), f"metadata: {JSON_EXPECTED}")
 
 
 def weight_mistakes(endpoints: tuple[Endpoint, ...], weights: Mapping[Locality, int]) -> Iterator[Mistake]:
     """Sums that overflow 32 bits: of endpoints in a locality and priority, of localities in a priority (gRFC A27)."""
+    of_all = sum(endpoint.weight for endpoint in endpoints)
+    if of_all <= MAX_WEIGHT and sum(weights.values()) + len(endpoints) <= MAX_WEIGHT:
+        return  # no part is more than the whole; localities without a weight, at most one an endpoint, count 1
     of_endpoints: dict[tuple[int, Locality], int] = {}
     for endpoint in endpoints:
         here = (endpoint.priority, endpoint.locality)

@@ -26,7 +26,7 @@ import uvloop
 from lbcore.directory import Directory
 from lbcore.model import Endpoint
 from lbcore.routing import Listener, Route
-from lbcore.service.app import SERVER_OPTIONS
+from lbcore.service.server_options import SERVER_OPTIONS
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.xds.server import XdsServer
 
@@ -71,7 +71,7 @@ async def serve(count: int, endpoints: int) -> None:
     directory, bare = Directory(), Bare()
     fleet = services(count, endpoints, 1)
     directory.publish("bench", fleet)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *SERVER_OPTIONS])
     xds = XdsServer(directory)
     xds.add_to(server)
     handlers = {"Stream": grpc.stream_stream_rpc_method_handler(bare.stream)}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from lbcore.cli.logs import log_to_stderr, quiet_grpc
-from lbcore.cli.options import DEFAULT_GRPC, Commands
+from lbcore.cli.options import DEFAULT_GRPC, Commands, count
 
 DEFAULT_ADMIN = "127.0.0.1:9901"
 
@@ -25,6 +26,13 @@ def add_serve(commands: Commands) -> None:
         help="where registrations are kept: etcd://HOST:PORT,.../PREFIX, sqlite:PATH or memory "
         "(default NAME.registry.db beside CONFIG)",
     )
+    serve.add_argument(
+        "--workers",
+        metavar="N",
+        type=partial(count, most=1024),
+        default=0,
+        help="processes that carry the xDS streams, so that more cores carry more of them (default: this one alone)",
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -38,4 +46,4 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     grpc_binding = Binding.parse(arguments.grpc, "--grpc")
     admin_binding = Binding.parse(arguments.admin, "--admin")
-    return serve(arguments.config, grpc_binding, admin_binding, arguments.store)
+    return serve(arguments.config, grpc_binding, admin_binding, arguments.store, arguments.workers)

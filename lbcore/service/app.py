@@ -24,7 +24,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lbcore._core import Lease
-from lbcore.delivery import XdsDelivery
 from lbcore.directory import Directory
 from lbcore.health.overlay import DirectoryHealth
 from lbcore.registry.opening import make_registry_store
@@ -40,9 +39,13 @@ from lbcore.service.registry import SERVICE_NAME as REGISTRY
 from lbcore.service.registry import RegistryService
 from lbcore.service.registry_metrics import RegistryCollector
 from lbcore.service.security import Security
+from lbcore.service.server_options import GRACE, SERVER_OPTIONS, connection_age
+from lbcore.service.workers.forwarding import ForwardedCallers, permit_of_forwarded
+from lbcore.service.workers.supervisor import Workers
 from lbcore.sources.file import FileSource
 from lbcore.sources.remembered import RememberedMembers
 from lbcore.sources.running import RunningSources
+from lbcore.xds.client_status import ClientStatusService
 from lbcore.xds.server import SERVICES as XDS_SERVICES
 from lbcore.xds.server import XdsServer
 
@@ -51,31 +54,18 @@ __all__ = ["Service", "serve"]
 logger = logging.getLogger(__name__)
 
 SERVICES = (PICKER, REGISTRY, *XDS_SERVICES, health.SERVICE_NAME)
-GRACE = 5.0  # seconds that calls under way have to end in a drain
 _SAME_SIGNAL = 0.3  # seconds within which a second SIGINT is the first one, delivered twice
 
-SERVER_OPTIONS = (
-    # Without it a second server on the same port would share the connections instead of being refused.
-    ("grpc.so_reuseport", 0),
-    # More than about a thousand streams that begin at once would be refused (default 1000 and 3000).
-    ("grpc.server.max_pending_requests", 100_000),
-    ("grpc.server.max_pending_requests_hard_limit", 200_000),
-    # Long-lived streams: clients may ask every ten seconds whether we live, and we ask whether they do.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
 
-
-def serve(config: Path, grpc_binding: Binding, admin_binding: Binding, store: str = "") -> int:
-    """Serves until a signal ends it, and returns the exit code. `store`: see `lbcore.registry.opening`.
+def serve(config: Path, grpc_binding: Binding, admin_binding: Binding, store: str = "", workers: int = 0) -> int:
+    """Serves until a signal ends it, and returns the exit code. `store`: see `lbcore.registry.opening`; `workers`: how
+    many processes carry the streams of xDS; 0: this one does.
 
     Raises `ConfigError` where the configuration is bad at the start, `CannotListen` where an address cannot be had,
     `StoreFailed` where the store of registrations cannot be read.
     """
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and nobody reads them
-    return uvloop.run(Service(config, grpc_binding, admin_binding, store).run())
+    return uvloop.run(Service(config, grpc_binding, admin_binding, store, workers).run())
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,9 @@ class Bound:
 class Service:
     """Everything that runs, from the configuration file to the two ports."""
 
-    def __init__(self, config: Path, grpc_binding: Binding, admin_binding: Binding, store: str = "") -> None:
+    def __init__(
+        self, config: Path, grpc_binding: Binding, admin_binding: Binding, store: str = "", workers: int = 0
+    ) -> None:
         self._grpc_binding = grpc_binding
         self._admin_binding = admin_binding
         self._stop = asyncio.Event()
@@ -111,7 +103,13 @@ class Service:
         self._picker = Picker(self._clusters, self._leases)
         self._security = Security()
         registry.register(self._security)
-        self._xds = XdsServer(directory, XdsMetrics(registry), access=self._security.access)
+        metrics = XdsMetrics(registry)
+        self._workers: Workers | None = None
+        if workers:
+            self._workers = Workers(workers, directory, metrics)
+            registry.register(self._workers)
+        access = self._security.access if self._workers is None else permit_of_forwarded
+        self._xds = XdsServer(directory, metrics, access=access)
         self._source.when_loaded = self._take_settings
         self._admin = Admin(self._clusters, registry)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # grpc-stubs lacks it
@@ -123,10 +121,7 @@ class Service:
         self._security.open(self._source.settings)
         self._registrations.open()
         await self._checks.first_round()  # or a restart would send clients to endpoints that are known to fail
-        server = grpc.aio.server(
-            interceptors=self._security.interceptors(),
-            options=[*SERVER_OPTIONS, *_connection_age(self._source.settings.xds)],
-        )
+        server = self._make_server()
         runner = web.AppRunner(self._admin.application(), access_log=None)
         parts: list[asyncio.Task[None]] = []
         try:
@@ -140,6 +135,8 @@ class Service:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
             await server.stop(None)
+            if self._workers is not None:
+                await self._workers.stop()
             await runner.cleanup()
             await self._registrations.close()
             await self._checks.close()
@@ -148,6 +145,8 @@ class Service:
     def _take_settings(self) -> None:
         self._xds.settings = self._source.settings.xds
         self._security.take(self._source.settings)
+        if self._workers is not None:
+            self._workers.take(self._source.settings)
 
     def _parts(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs beside the two ports, for ever."""
@@ -159,17 +158,37 @@ class Service:
             self._clusters.tick(),
             self._leases.run(),
             self._checks.run(),
-            self._xds.run(),
+            self._xds.run() if self._workers is None else self._workers.run(),
             self._security.run(self._xds.look_again),
         )
+
+    def _make_server(self) -> grpc.aio.Server:
+        """The server of the port; with workers, of what they do not serve themselves."""
+        if self._workers is not None:
+            callers = ForwardedCallers(lambda: self._source.settings.access)
+            return grpc.aio.server(interceptors=(callers,), options=SERVER_OPTIONS)
+        # Without it a second server on the same port would share the connections instead of being refused.
+        alone = ("grpc.so_reuseport", 0)
+        options = [alone, *SERVER_OPTIONS, *connection_age(self._source.settings.xds)]
+        return grpc.aio.server(interceptors=self._security.interceptors(), options=options)
 
     async def _listen_grpc(self, server: grpc.aio.Server) -> Binding:
         self._picker.add_to(server)
         self._registry.add_to(server)
-        self._xds.add_to(server)
+        if self._workers is None:
+            self._xds.add_to(server)
+        else:
+            ClientStatusService(self._workers.clients).add_to(server)
+            self._xds.add_load_reports_to(server)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, reflection.SERVICE_NAME), server)
+        if self._workers is not None:
+            bound = self._workers.reserve(self._grpc_binding)
+            server.add_insecure_port(self._workers.forward_to)
+            await server.start()
+            await self._workers.start(bound)
+            return bound
         try:
             port = self._security.add_port(server, str(self._grpc_binding))
         except RuntimeError:
@@ -210,6 +229,8 @@ class Service:
         self._picker.streams.drain()
         self._registry.streams.drain()
         self._xds.drain()
+        if self._workers is not None:
+            await self._workers.stop()
         await server.stop(GRACE)
         logger.info("stopped")
 
@@ -236,14 +257,6 @@ class Service:
             os._exit(128 + number)
         else:
             logger.info("%s again: already draining; SIGINT stops at once", number.name)
-
-
-def _connection_age(settings: XdsDelivery) -> tuple[tuple[str, int], ...]:
-    """gRPC ends a connection at this age, give or take a tenth; streams have the grace to end by themselves."""
-    if settings.max_connection_age is None:
-        return ()
-    age = ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000))
-    return age, ("grpc.max_connection_age_grace_ms", round(GRACE * 1000))
 
 
 def _announce(bound: Bound, *, encrypted: bool) -> None:

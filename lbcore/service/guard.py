@@ -28,13 +28,14 @@ from lbcore.service.permission import permitted
 from lbcore.service.picker import SERVICE_NAME as PICKER
 from lbcore.service.registry import SERVICE_NAME as REGISTRY
 from lbcore.xds.client_status import SERVICE as CSDS
+from lbcore.xds.load_reports import SERVICE as LRS
 from lbcore.xds.server import JUDGED_BY_SERVER
 
 __all__ = ["Guard"]
 
 logger = logging.getLogger(__name__)
 
-_ACTIONS: dict[str, Action] = {PICKER: "pick", REGISTRY: "register", CSDS: "status"}
+_ACTIONS: dict[str, Action] = {PICKER: "pick", REGISTRY: "register", CSDS: "status", LRS: "xds"}
 _MOST_KNOWN = 100_000  # certificates that were read, so that each is read once
 
 _Certificate = tuple[x509.Certificate, list[x509.Certificate], str]
@@ -62,10 +63,7 @@ class Guard:
 
     def permit(self, context: Any) -> Permit:
         """What the caller may do. Raises `NotPermitted`, if that is nothing."""
-        found = context.auth_context()
-        leaf, between, identity = self._certificate(
-            b"".join(found.get("x509_pem_cert", ())), b"".join(found.get("x509_pem_cert_chain", ()))
-        )
+        leaf, between, identity = self._certificate(*_certificates(context))
         trust = self._certificates.trust
         if trust is None:
             return EVERYTHING
@@ -80,9 +78,13 @@ class Guard:
             raise self._refused(identity, f"nothing is granted to {identity}")
         return permit
 
-    def interceptor(self) -> grpc.aio.ServerInterceptor[Any, Any]:
-        """For the server: wraps the methods that are not xDS."""
-        return _Interceptor(self)
+    def identity(self, context: Any) -> str:
+        """Who the caller is, if its certificate says so."""
+        return self._certificate(*_certificates(context))[2]
+
+    def interceptor(self, *, load_reports: bool = False) -> grpc.aio.ServerInterceptor[Any, Any]:
+        """For the server: wraps the methods that are not xDS; and load reports, where no xDS server judges them."""
+        return _Interceptor(self, JUDGED_BY_SERVER - {LRS} if load_reports else JUDGED_BY_SERVER)
 
     def look_again(self) -> None:
         """Ends every open call, but xDS streams, whose caller may not make it any more."""
@@ -138,16 +140,23 @@ class Guard:
         return NotPermitted(why)
 
 
+def _certificates(context: Any) -> tuple[bytes, bytes]:
+    """The caller's certificate, and those of the authorities that it has sent along, in PEM."""
+    found = context.auth_context()
+    return b"".join(found.get("x509_pem_cert", ())), b"".join(found.get("x509_pem_cert_chain", ()))
+
+
 class _Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, judged_elsewhere: frozenset[str]) -> None:
         self._guard = guard
+        self._judged_elsewhere = judged_elsewhere
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         handler = await continuation(details)
         service = details.method.split("/")[1]
-        if handler is None or service in JUDGED_BY_SERVER:
+        if handler is None or service in self._judged_elsewhere:
             return handler
         kind = f"{_ARITY[handler.request_streaming]}_{_ARITY[handler.response_streaming]}"
         behaviour = getattr(handler, kind)

@@ -71,6 +71,17 @@ class SourceState(Protocol):
         """Seconds since it was last heard from; None: never."""
 
 
+class Counts(Protocol):
+    """What an xDS server has done, by method and by type URL."""
+
+    opened: dict[str, int]
+    closed: dict[str, int]
+    turned_away: dict[str, int]
+    responses: dict[str, int]
+    response_bytes: dict[str, int]
+    acks: dict[str, int]
+
+
 class XdsMetrics(XdsObserver):
     """Counts what the xDS server does."""
 
@@ -107,6 +118,21 @@ class XdsMetrics(XdsObserver):
         name = self._node_label(node)
         self._nacks.labels(name, type_url).inc()
         logger.warning("node %r refuses %s version %s: %s", name, type_url, version, message[:_MAX_MESSAGE])
+
+    def add(self, counts: Counts) -> None:
+        """What another process has counted."""
+        for method, number in counts.opened.items():
+            self._streams.labels(method).inc(number)
+        for method, number in counts.closed.items():
+            self._streams.labels(method).dec(number)
+        for metric, each in (
+            (self._refused, counts.turned_away),
+            (self._responses, counts.responses),
+            (self._bytes, counts.response_bytes),
+            (self._acks, counts.acks),
+        ):
+            for label, number in each.items():
+                metric.labels(label).inc(number)
 
     def _node_label(self, node: str) -> str:
         node = node[:_MAX_LABEL]

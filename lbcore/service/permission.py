@@ -14,9 +14,14 @@ from lbcore.access import Action, Permit
 from lbcore.errors import NotPermitted
 from lbcore.registration import Announcement, Key
 
-__all__ = ["check_announcements", "check_keys", "permitted", "sees"]
+__all__ = ["check_announcements", "check_keys", "current_permit", "permitted", "sees"]
 
 _permit: ContextVar[Permit | None] = ContextVar("permit", default=None)
+
+
+def current_permit() -> Permit | None:
+    """What the caller may do; None is everything."""
+    return _permit.get()
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class Security(Collector):
         self._guard: Guard | None = None
         self._changed = asyncio.Event()
         self._opened = False
+        self._taken = 0
 
     def open(self, settings: Configuration) -> None:
         """Reads the certificates. Raises `ConfigError`."""
@@ -70,9 +71,19 @@ class Security(Collector):
         """What the client of an xDS call may see. Raises `NotPermitted`."""
         return None if self._guard is None else self._guard.permit(context)
 
-    def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor[Any, Any]]:
-        """For the gRPC server."""
-        return () if self._guard is None else (self._guard.interceptor(),)
+    def interceptors(self, *, load_reports: bool = False) -> Sequence[grpc.aio.ServerInterceptor[Any, Any]]:
+        """For the gRPC server; `load_reports` where these are not judged by an xDS server."""
+        return () if self._guard is None else (self._guard.interceptor(load_reports=load_reports),)
+
+    def identity(self, context: Any) -> str:
+        """Who the caller is; empty where nobody needs to say."""
+        return "" if self._guard is None else self._guard.identity(context)
+
+    def take_refusals(self) -> int:
+        """How many calls were refused or ended since this was last asked."""
+        refusals = 0 if self._guard is None else self._guard.refusals
+        self._taken, before = refusals, self._taken
+        return refusals - before
 
     def add_port(self, server: grpc.aio.Server, address: str) -> int:
         """Has the server listen, and returns the port. Raises `RuntimeError` where it cannot."""

@@ -7,7 +7,7 @@ Source: Envoy csds.proto, gRFC A40.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -32,7 +32,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ClientStatusService:
     """Answers CSDS from what `clients` gives: the streams that are open."""
 
-    def __init__(self, clients: Callable[[], Iterable[ClientStatus]]) -> None:
+    def __init__(self, clients: Callable[[], Awaitable[Iterable[ClientStatus]]]) -> None:
         self._clients = clients
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -49,7 +49,7 @@ class ClientStatusService:
 
     async def _fetch(self, request: csds_pb2.ClientStatusRequest, context: Context) -> csds_pb2.ClientStatusResponse:
         wanted = await _matcher(request, context)
-        return csds_pb2.ClientStatusResponse(config=map(_config, filter(wanted, self._clients())))
+        return csds_pb2.ClientStatusResponse(config=map(_config, filter(wanted, await self._clients())))
 
     async def _stream(
         self, requests: AsyncIterator[csds_pb2.ClientStatusRequest], context: Context
@@ -57,7 +57,7 @@ class ClientStatusService:
         """Answers each request with one response or, where that would be too large, with several."""
         async for request in requests:
             wanted = await _matcher(request, context)
-            for response in _split(map(_config, filter(wanted, self._clients()))):
+            for response in _split(map(_config, filter(wanted, await self._clients()))):
                 yield response
 
 

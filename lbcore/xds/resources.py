@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property, partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 from lbcore._core import EncodedEndpoints
 from lbcore.access import Permit
@@ -35,6 +35,8 @@ _ENDPOINTS = ("endpoints", "ip_endpoints")
 
 class ServiceResources:
     """All that clients get of one service; each resource is encoded when first asked for."""
+
+    of_service = True
 
     def __init__(self, service: ServiceSnapshot, previous: ServiceResources | None = None) -> None:
         self.service = service
@@ -110,6 +112,11 @@ class ServiceResources:
         return frozenset(endpoint.locality for endpoint in self.service.endpoints)
 
     @property
+    def nearest_first(self) -> bool:
+        """Whether the assignment depends on who looks."""
+        return self.service.nearest_first
+
+    @property
     def destinations(self) -> frozenset[str]:
         """The services that its listener and its route lead to."""
         return frozenset(self.service.route.services if self.service.route else ()) or frozenset((self.service.name,))
@@ -125,6 +132,10 @@ class ServiceResources:
 
 class ListenerResources:
     """What Envoys get of one listener; `hash_on` is what the services of its routes say, for routes that do not."""
+
+    of_service = False
+    nearest_first = False
+    places: frozenset[Locality] = frozenset()
 
     def __init__(self, listener: Listener, hash_on: HashOfServices, previous: ListenerResources | None = None) -> None:
         self.source = listener
@@ -146,7 +157,22 @@ class ListenerResources:
         return listener_routes(self.source, self.hash_on)
 
 
-Member = ServiceResources | ListenerResources
+class Member(Protocol):
+    """A service or a listener with its resources, each an attribute; see `_VIEWS`."""
+
+    of_service: bool
+
+    @property
+    def nearest_first(self) -> bool:
+        """Whether its assignment depends on who looks."""
+
+    @property
+    def places(self) -> frozenset[Locality]:
+        """Where its endpoints are."""
+
+    @property
+    def destinations(self) -> frozenset[str]:
+        """The services that its listener and its routes lead to."""
 
 
 class Catalog:
@@ -156,12 +182,21 @@ class Catalog:
     """
 
     def __init__(self, snapshot: DirectorySnapshot, previous: Catalog | None = None) -> None:
-        self._services: Mapping[str, ServiceResources] = _service_resources(
-            snapshot.services, previous._services if previous else {}
-        )
-        self._listeners: Mapping[str, ListenerResources] = _listener_resources(
-            snapshot, previous._listeners if previous else {}
-        )
+        services = _service_resources(snapshot.services, previous._services if previous else {})
+        listeners = _listener_resources(snapshot, previous._listeners if previous else {})
+        self._take(services, listeners, previous)
+
+    @classmethod
+    def of(
+        cls, services: Mapping[str, Member], listeners: Mapping[str, Member], previous: Catalog | None = None
+    ) -> Catalog:
+        """A catalog of resources that are made already."""
+        catalog = cls.__new__(cls)
+        catalog._take(services, listeners, previous)
+        return catalog
+
+    def _take(self, services: Mapping[str, Any], listeners: Mapping[str, Any], previous: Catalog | None) -> None:
+        self._services, self._listeners = services, listeners
         self._either: Mapping[str, Member] = {**self._listeners, **self._services}
         self._sets: dict[tuple[ResourceType, ClientKind], ResourceSet] = {}
         self._seen_from: dict[tuple[bool, Locality], ResourceSet] = {}
@@ -177,6 +212,16 @@ class Catalog:
         self._touched_services = touched["_services"]
         self._permitted: dict[_PermittedKey, ResourceSet] = {}
         self._permitted_before = previous._permitted if previous else {}
+
+    @property
+    def services(self) -> Mapping[str, ServiceResources]:
+        """The services by name."""
+        return self._services
+
+    @property
+    def listeners(self) -> Mapping[str, ListenerResources]:
+        """The listeners by name."""
+        return self._listeners
 
     def resources(
         self,
@@ -203,7 +248,7 @@ class Catalog:
     @cached_property
     def _by_nearness(self) -> frozenset[Locality]:
         """The localities of endpoints whose priorities depend on who looks."""
-        nearest_first = [each for each in self._services.values() if each.service.nearest_first]
+        nearest_first = [each for each in self._services.values() if each.nearest_first]
         return frozenset(place for each in nearest_first for place in each.places)
 
     def _assignments_seen_from(self, kind: ClientKind, locality: Locality) -> ResourceSet:
@@ -239,8 +284,7 @@ _VIEWS = {
 def _visible(permit: Permit, resource_type: ResourceType, name: str, member: Any) -> bool:
     """Whether the client may see a resource: it must name no service that does not exist for the client."""
     if resource_type in (ResourceType.LISTENER, ResourceType.ROUTE):
-        of_service = isinstance(member, ServiceResources)
-        return all(map(permit.sees, member.destinations)) and (not of_service or permit.sees(name))
+        return all(map(permit.sees, member.destinations)) and (not member.of_service or permit.sees(name))
     return permit.sees(name)
 
 

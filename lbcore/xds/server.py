@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -77,21 +77,33 @@ class XdsServer:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers all xDS services; to be called before the server starts."""
+        self.add_discovery_to(server)
+        ClientStatusService(self._clients).add_to(server)
+        self.add_load_reports_to(server)
+
+    def add_load_reports_to(self, server: grpc.aio.Server) -> None:
+        """Registers the service that clients report their load to."""
+        self._load_reports.add_to(server)
+
+    def add_discovery_to(self, server: grpc.aio.Server) -> None:
+        """Registers the services that resources come from."""
         self._register(server, _AGGREGATED, "AggregatedResources", None)
         for resource_type, (service, resources) in _PER_TYPE.items():
             self._register(server, service, resources, resource_type)
-        ClientStatusService(self.clients).add_to(server)
-        self._load_reports.add_to(server)
 
     async def run(self) -> None:
         """Follows the Directory for ever; the caller cancels it."""
         async for snapshot in self._directory.watch():
             busy_since = time.thread_time()
-            self._catalog = Catalog(snapshot, self._catalog)
-            for stream in list(self._streams):
-                stream.advance(self._catalog)
+            self.advance(Catalog(snapshot, self._catalog))
             if self._streams:
                 await gather(self.settings, busy_since, lambda: self._directory.current.revision)
+
+    def advance(self, catalog: Catalog) -> None:
+        """The resources are now these: everybody is sent what is due because of that."""
+        self._catalog = catalog
+        for stream in list(self._streams):
+            stream.advance(catalog)
 
     @property
     def settings(self) -> XdsDelivery:
@@ -118,6 +130,9 @@ class XdsServer:
         """How far the client of each open stream is."""
         for stream, method in self._streams.items():
             yield stream.status(method)
+
+    async def _clients(self) -> Iterable[ClientStatus]:
+        return self.clients()
 
     @property
     def stream_count(self) -> int:

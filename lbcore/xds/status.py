@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from lbcore.xds.node import Node
 from lbcore.xds.resource_type import ResourceType
 
-__all__ = ["ClientStatus", "ConfigStatus", "Refusal", "ResourceStatus", "TypeStatus"]
+__all__ = ["ClientStatus", "ConfigStatus", "Refusal", "ResourceStatus", "TypeStatus", "listed"]
 
 
 class ConfigStatus(enum.IntEnum):
@@ -47,6 +47,18 @@ class Resources(Protocol):
 
     def statuses(self) -> Iterator[ResourceStatus]:
         """Each resource that the client is subscribed to."""
+
+
+class _Listed(NamedTuple):
+    each: tuple[ResourceStatus, ...]
+
+    def statuses(self) -> Iterator[ResourceStatus]:
+        return iter(self.each)
+
+
+def listed(resources: Resources) -> Resources:
+    """The same as a value, as they are now."""
+    return _Listed(tuple(resources.statuses()))
 
 
 @dataclass(slots=True)

@@ -86,11 +86,11 @@ class Plane:
 
     def sotw(self, only: ResourceType | None = None, **node: Any) -> SotwClient:
         """A stream of the aggregated service, or of one type's own."""
-        return SotwClient(self.channel, _method("Stream", only), only, node)
+        return SotwClient(self.channel, method_path("Stream", only), only, node)
 
     def delta(self, only: ResourceType | None = None, **node: Any) -> DeltaClient:
         """The same for delta."""
-        return DeltaClient(self.channel, _method("Delta", only), only, node)
+        return DeltaClient(self.channel, method_path("Delta", only), only, node)
 
 
 @asynccontextmanager
@@ -326,7 +326,7 @@ def limit(cluster: Any) -> int:
     return int(cluster.circuit_breakers.thresholds[0].max_requests.value)
 
 
-def _method(prefix: str, only: ResourceType | None) -> str:
+def method_path(prefix: str, only: ResourceType | None) -> str:
     if only is None:
         return f"{ADS}{prefix}AggregatedResources"
     path, plural = PER_TYPE[only]

@@ -156,6 +156,91 @@ def test_panic_brings_the_ejected_back_into_play_but_does_not_end_their_ejection
     assert watched.ejected() == set(range(6))
 
 
+def test_a_priority_in_panic_serves_with_all_until_the_ejected_return() -> None:
+    """A timeline: of each level three of four go, and all that are left are not enough; then they are back."""
+    states = [(0, UP)] * 4 + [(1, UP)] * 4
+    watched = Watched(layout(*states), panic_threshold=50.0, consecutive_5xx=1, interval=10.0, base_ejection_time=30.0)
+
+    def levels() -> list[tuple[int, bool]]:
+        return [(level.healthy_load + level.degraded_load, level.panic) for level in watched.cluster.stats().priorities]
+
+    assert levels() == [(100, False), (0, False)]
+    seen = []
+    for number in range(3):
+        watched.fail(number)
+        seen.append(levels())
+    assert seen == [
+        [(100, False), (0, False)],  # 3 of 4, times 1.4: more than all of it
+        [(70, False), (30, False)],
+        [(35, False), (65, False)],  # no panic while the other level has room
+    ]
+    for number in range(4, 7):
+        watched.fail(number)
+    assert levels() == [(50, True), (50, True)]
+    assert watched.picked() == set(range(8))
+    watched.tick(20.0)
+    assert levels() == [(50, True), (50, True)]
+    watched.tick(10.0)
+    assert levels() == [(100, False), (0, False)]
+    assert watched.ejected() == set()
+
+
+def test_panic_that_fails_its_traffic_leaves_the_last_usable_one() -> None:
+    cluster = Cluster(
+        "strict",
+        [Endpoint(address(number)) for number in range(4)],
+        fail_traffic_on_panic=True,
+        panic_threshold=20.0,
+        outlier_detection=OutlierDetection(consecutive_5xx=1, max_ejection_percent=100),
+    )
+    for lease in [cluster.acquire() for _ in range(40)]:
+        lease.done(status=500)
+    assert sum(each.ejected for each in cluster.stats().endpoints) == 3
+    assert len({cluster.pick().address for _ in range(20)}) == 1
+
+
+# The sweeps' own limits
+
+BY_RATE = {"consecutive_5xx": 0, "success_rate_request_volume": 1, "success_rate_minimum_hosts": 1}
+BY_PERCENTAGE = {
+    "consecutive_5xx": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_failure_percentage": 100,
+    "failure_percentage_request_volume": 1,
+    "failure_percentage_minimum_hosts": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "caps"),
+    [
+        # Envoy counts the one to be ejected, gRPC does not (gRFC A50).
+        ("envoy", {1: 0, 2: 0, 3: 0, 9: 0, 10: 1, 20: 2, 29: 2, 30: 3}),
+        ("grpc", {1: 0, 2: 1, 3: 1, 9: 1, 10: 1, 11: 2, 20: 2, 21: 3}),
+    ],
+)
+def test_a_sweep_ejects_no_more_than_the_percentage(algorithm: str, caps: dict[int, int]) -> None:
+    for members, ejected in caps.items():
+        watched = Watched(members, algorithm=algorithm, max_ejection_percent=10, **BY_PERCENTAGE)
+        for number in range(members):
+            watched.end(number, 5, status=500)
+        watched.tick(10.0)
+        assert watched.ejected() == set(range(ejected)), members
+        assert counts(watched).ejections_overflow == members - ejected
+
+
+@pytest.mark.parametrize(("members", "ejected"), [(1, 0), (2, 0), (3, 1), (9, 1), (10, 1), (20, 1)])
+def test_one_outlier_among_others_may_always_go_if_so_set(members: int, ejected: int) -> None:
+    """Of two, the worse lies one deviation below the mean, which is not more than one."""
+    watched = Watched(
+        members, max_ejection_percent=0, always_eject_one_host=True, success_rate_stdev_factor=1000, **BY_RATE
+    )
+    for number in range(members):
+        watched.end(number, 5, status=500 if number == 0 else 200)
+    watched.tick(10.0)
+    assert len(watched.ejected()) == ejected
+
+
 # Settings that are none
 
 

@@ -73,6 +73,7 @@ class Envoy:
         config.write_text(json.dumps(complete))
         argv: list[str | Path] = [envoy_binary(), "--config-path", config, "--admin-address-path", self._admin_path]
         argv += ["--concurrency", str(concurrency), "--disable-hot-restart", "--log-level", log_level]
+        argv += ["--file-flush-interval-msec", "50"]  # of its event logs
         if component_log_level:
             argv += ["--component-log-level", component_log_level]
         self.process = Process(argv)

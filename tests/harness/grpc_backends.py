@@ -20,7 +20,8 @@ ADDRESS_METHOD = "/lbcore.test.Backend/Address"
 class GrpcBackends:
     """gRPC backends on the given targets, `IP:PORT` or `[IPv6]:PORT`, port 0 for a free one. A context manager.
 
-    `addresses` are theirs in the order given; `hits` counts the calls of each.
+    `addresses` are theirs in the order given; `hits` counts the calls of each; those that are `failing` answer
+    UNAVAILABLE and who they are.
     """
 
     def __init__(self, targets: Iterable[str] = ("127.0.0.1:0",)) -> None:
@@ -28,6 +29,7 @@ class GrpcBackends:
         self._servers: dict[str, grpc.Server] = {}
         self._threads = futures.ThreadPoolExecutor(max_workers=8, thread_name_prefix="grpc-backend")
         self.hits: Counter[str] = Counter()
+        self.failing: set[str] = set()
         self.addresses: list[str] = []
 
     def __enter__(self) -> GrpcBackends:
@@ -48,8 +50,10 @@ class GrpcBackends:
         port = server.add_insecure_port(target)
         address = f"{target.rpartition(':')[0]}:{port}"
 
-        def answer(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        def answer(_request: bytes, context: grpc.ServicerContext) -> bytes:
             self.hits[address] += 1
+            if address in self.failing:
+                context.abort(grpc.StatusCode.UNAVAILABLE, address)
             return address.encode()
 
         service, method = ADDRESS_METHOD[1:].split("/")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -24,17 +24,18 @@ _HELD_POLL = 0.05  # seconds
 
 @dataclass
 class Behaviour:
-    """How a backend answers: after `delay` seconds, with `status`."""
+    """How a backend answers: after `delay` seconds, with `status` and `headers`."""
 
     status: int = 200
     delay: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class HttpBackends:
     """Backends on the given hosts: an IP for a free port on it, `IP:PORT` or `[IPv6]:PORT`, or `unix:/path`.
 
-    A context manager. `addresses` are theirs in the order of the hosts; `hits` counts the requests of each, and
-    what they answer may be changed while they run.
+    A context manager. `addresses` are theirs in the order of the hosts; `hits` counts the requests of each, `asked` has
+    the headers of its last one, and what they answer may be changed while they run.
     """
 
     def __init__(self, hosts: Iterable[str] = ("127.0.0.1",)) -> None:
@@ -45,6 +46,7 @@ class HttpBackends:
         self._behaviour: dict[str, Behaviour] = {}
         self._runner: web.AppRunner | None = None
         self.hits: Counter[str] = Counter()
+        self.asked: dict[str, Mapping[str, str]] = {}
         self.addresses: list[str] = []
 
     def __enter__(self) -> HttpBackends:
@@ -75,9 +77,11 @@ class HttpBackends:
         """Closes a backend's listening socket: new connections to it are refused. `add` starts it again."""
         self._run(self._sites.pop(address).stop())
 
-    def behave(self, address: str, *, status: int = 200, delay: float = 0.0) -> None:
-        """From now on the backend answers with this status, after `delay` seconds."""
-        self._behaviour[address] = Behaviour(status, delay)
+    def behave(
+        self, address: str, *, status: int = 200, delay: float = 0.0, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """From now on the backend answers with this status and these headers, after `delay` seconds."""
+        self._behaviour[address] = Behaviour(status, delay, headers or {})
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
@@ -110,12 +114,13 @@ class HttpBackends:
         address = _address_text(request.transport.get_extra_info("sockname"))
         behaviour = self._behaviour.get(address, Behaviour())
         self.hits[address] += 1
+        self.asked[address] = request.headers.copy()
         await request.read()
         if request.path == "/held":
             return await _answer_without_end(request, address)
         if behaviour.delay:
             await asyncio.sleep(behaviour.delay)
-        return web.Response(status=behaviour.status, text=address, headers={"x-backend": address})
+        return web.Response(status=behaviour.status, text=address, headers={"x-backend": address, **behaviour.headers})
 
 
 async def _answer_without_end(request: web.Request, address: str) -> web.StreamResponse:

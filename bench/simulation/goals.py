@@ -1,4 +1,4 @@
-"""The goals of the default policy, each a scenario, a figure and the most that it may be.
+"""The goals of the default policy, and one of client-side weights: a scenario, a figure and the most that it may be.
 
 Fleets are of 100 servers, 10 ms of service on average and 0.25 ms of network one way, unless a goal says otherwise.
 `develop` marks scenarios that policies may be tuned on; the others are held out, and only reported on.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lbcore import Adaptive, LeastRequest, PeakEwma, Prequal
+from lbcore import Adaptive, ClientSideWeightedRoundRobin, LeastRequest, PeakEwma, Prequal, RoundRobin
 from lbcore.policy import Policy
 from lbcore.simulation import (
     Burst,
@@ -43,6 +43,7 @@ FULL_SCAN = LeastRequest(selection_method="full_scan")
 PEAK = PeakEwma()
 PEAK_SCAN = PeakEwma(selection_method="full_scan")
 PREQUAL = Prequal()
+WEIGHTS = ClientSideWeightedRoundRobin()
 OTHERS: tuple[Policy, ...] = (P2C, FULL_SCAN, PEAK, PEAK_SCAN)
 
 # (outcomes of one seed by contender's name, the subject's name) -> the figure
@@ -165,10 +166,13 @@ def many_clients() -> Iterator[Goal]:
     twenty = fleet(90.0, clients=20)
     reports = replace(twenty, reports=Reports())
     slow = fleet(90.0, TENTH_SLOW, clients=20)
-    yield Goal("20 clients, reports, 90 %", reports, "p99 / JSQ", jsq, 1.5, develop=True)
+    told = (P2C, WEIGHTS)
+    yield Goal("20 clients, reports, 90 %", reports, "p99 / JSQ", jsq, 1.5, develop=True, others=told)
     yield Goal("20 clients, reports, 70 %", fleet(70.0, clients=20, reports=True), "p99 / JSQ", jsq, 1.5)
     slow_reports = replace(slow, reports=Reports())
-    yield Goal("20 clients, reports, a tenth 5x slower, 90 %", slow_reports, "p99 / JSQ", jsq, 1.2, develop=True)
+    yield Goal(
+        "20 clients, reports, a tenth 5x slower, 90 %", slow_reports, "p99 / JSQ", jsq, 1.2, develop=True, others=told
+    )
     yield Goal(
         "20 clients, reports, a tenth 5x slower, 70 %", fleet(70.0, TENTH_SLOW, 20, reports=True), "p99 / JSQ", jsq, 1.2
     )
@@ -193,6 +197,20 @@ def many_clients() -> Iterator[Goal]:
         yield Goal(f"100 clients, reports, {name}", hundred, "p99 / JSQ", jsq, 2.2, others=(P2C, PREQUAL))
         name = f"100 clients, reports, {name}, beside probes"
         yield Goal(name, hundred, "p99 / Prequal", over("prequal"), 1.0, others=(P2C, PREQUAL))
+
+
+def weights_from_reports() -> Iterator[Goal]:
+    """After the blackout of 10 s, and some more in which what piled up before is worked off."""
+    scenario = fleet(45.0, SPREAD, 20, requests=200_000, reports=True, measured=Measured(after=20.0))
+    yield Goal(
+        "20 clients, client-side weights, half 3x as fast, 45 %",
+        scenario,
+        "busiest server / mean",
+        lambda outcomes, subject: outcomes[subject].max_over_mean_utilization,
+        1.15,
+        others=(RoundRobin(),),
+        subject=WEIGHTS,
+    )
 
 
 def what_goes_wrong() -> Iterator[Goal]:
@@ -253,6 +271,7 @@ GOALS: tuple[Goal, ...] = (
     *one_balancer_even(),
     *one_balancer_uneven(),
     *many_clients(),
+    *weights_from_reports(),
     *what_goes_wrong(),
     *sizes(),
 )

@@ -198,7 +198,13 @@ class Cluster(Picker):
         """Takes what active checks have found of many endpoints, by address, at the cost of one change.
 
         Addresses that the cluster has not, or no more, are passed over. It ends no ejection: `passed_check` does that.
+        Raises TypeError where it is no such mapping; then nothing has changed.
         """
+        if not isinstance(found, Mapping):
+            raise TypeError(f"found {found!r}: expected a mapping of addresses to CheckedHealth")
+        for address, health in found.items():
+            if not isinstance(health, CheckedHealth):
+                raise TypeError(f"found[{address!r}] {health!r}: expected a CheckedHealth")
         with self._updating:
             members = {endpoint.address for endpoint in self.endpoints}
             for address, health in found.items():

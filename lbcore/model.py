@@ -266,6 +266,8 @@ class LoadReport:
         number(self.mem_utilization, "mem_utilization", 0.0, 1.0)
         number(self.rps_fractional, "rps_fractional", 0.0)
         number(self.eps, "eps", 0.0)
+        if not isinstance(self.named_metrics, Mapping):
+            raise refusal("named_metrics", self.named_metrics, "expected a mapping of names to numbers")
         for name, value in self.named_metrics.items():
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidSetting(f"named_metrics[{name!r}] {value!r}: expected a finite number")

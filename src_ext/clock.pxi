@@ -37,5 +37,5 @@ cdef class VirtualClock:
         return self.now
 
     def advance(self, seconds):
-        """Lets that many seconds pass."""
-        self.now += <int64_t>round(seconds * 1e9)
+        """Lets that many seconds pass. Raises OverflowError where `now` would exceed 64 bits."""
+        self.now = <object>self.now + round(seconds * 1e9)

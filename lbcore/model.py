@@ -20,6 +20,7 @@ from lbcore.validation import JSON_EXPECTED, UINT32_MAX, Whole, number, path_bey
 __all__ = [
     "MAX_PRIORITY",
     "MAX_WEIGHT",
+    "NO_METADATA",
     "ByLocality",
     "CheckedHealth",
     "Endpoint",
@@ -138,7 +139,7 @@ _NOWHERE = Locality()
 
 # Whole numbers by locality, as people write them. Three mappings, not one, because a Mapping's key type is invariant.
 ByLocality: TypeAlias = Mapping[Locality, int] | Mapping[str, int] | Mapping[Locality | str, int]
-_NO_METADATA: Mapping[str, Any] = {}
+NO_METADATA: Mapping[str, Any] = {}
 _WEIGHT_HINT = "; to take an endpoint out of rotation set its health to draining"
 
 
@@ -155,7 +156,7 @@ def metadata(value: object, field: str) -> Mapping[str, Any]:
     """A mapping with text as keys; what the values may be depends on where they go."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise refusal(field, value, "expected a mapping with text as keys")
-    return dict(value) if value else _NO_METADATA
+    return dict(value) if value else NO_METADATA
 
 
 def additional_addresses(value: object, field: str) -> tuple[str, ...]:
@@ -217,7 +218,7 @@ class Endpoint(Checked):
         priority: int = 0,
         health: Health = Health.UNKNOWN,
         hostname: str = "",
-        metadata: Mapping[str, Any] = _NO_METADATA,
+        metadata: Mapping[str, Any] = NO_METADATA,
         additional_addresses: tuple[str, ...] = (),
     ) -> None:
         keep_fields(self, address, weight, locality, priority, health, hostname, metadata, additional_addresses)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lbcore.model import Endpoint, Health, Locality
+from lbcore.model import NO_METADATA, Endpoint, Health, Locality
 
 __all__ = ["endpoint_fields", "endpoint_of", "restored_endpoint"]
 
 _set = object.__setattr__
-_NO_METADATA: Mapping[str, Any] = {}
 _NOWHERE = Locality.parse("")
 
 
@@ -56,8 +55,8 @@ def restored_endpoint(address: str, fields: Mapping[str, Any]) -> Endpoint:
     _set(endpoint, "weight", fields.get("weight", 1))
     _set(endpoint, "locality", Locality.parse(fields.get("locality", "")))
     _set(endpoint, "priority", fields.get("priority", 0))
-    _set(endpoint, "health", Health(fields.get("health", 0)))
+    _set(endpoint, "health", Health(fields["health"]) if "health" in fields else Health.UNKNOWN)
     _set(endpoint, "hostname", fields.get("hostname", ""))
-    _set(endpoint, "metadata", fields.get("metadata", _NO_METADATA))
+    _set(endpoint, "metadata", fields.get("metadata", NO_METADATA))
     _set(endpoint, "additional_addresses", ())
     return endpoint

@@ -193,7 +193,7 @@ class Journal:
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, ValueError, KeyError, msgspec.MsgspecError) as wrong:
+        except (sqlite3.Error, ValueError, KeyError, OverflowError, msgspec.MsgspecError) as wrong:
             raise StoreFailed(f"{self.path}: {wrong}") from wrong
 
 

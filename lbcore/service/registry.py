@@ -27,6 +27,7 @@ from lbcore.service.registry_wire import (
     key_values,
     registration_message,
     report_values,
+    sequence_value,
     ttl_value,
 )
 from lbcore.service.wire import duration, parse
@@ -69,7 +70,8 @@ class RegistryService:
         request = parse(pb.RegisterRequest, data)
         announcements = announcement_values(request.announcements)
         check_announcements(announcements)
-        written = await self._registry.register(request.lease_id, ttl_value(request), announcements, request.sequence)
+        sequence = sequence_value(request)
+        written = await self._registry.register(request.lease_id, ttl_value(request), announcements, sequence)
         response = pb.RegisterResponse(
             lease_id=written.lease,
             ttl=duration(written.ttl),
@@ -113,7 +115,7 @@ class RegistryService:
                 announcements=announcement_values(request.announcements),
                 withdrawals=key_values(request.withdrawals, "withdrawals"),
                 reports=report_values(request.reports),
-                sequence=request.sequence,
+                sequence=sequence_value(request),
             )
             check_announcements(beat.announcements)
             check_keys(beat.withdrawals)
@@ -146,7 +148,7 @@ class RegistryService:
         if request.all:
             written = await self._registry.revoke(request.lease_id)
         else:
-            written = await self._registry.deregister(request.lease_id, keys, request.sequence)
+            written = await self._registry.deregister(request.lease_id, keys, sequence_value(request))
         response = pb.DeregisterResponse(
             revision=self._registry.revision, superseded=map(key_message, written.superseded)
         )

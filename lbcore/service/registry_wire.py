@@ -12,11 +12,12 @@ from google.protobuf.json_format import MessageToDict
 
 from lbcore.address import canonical_address
 from lbcore.errors import InvalidSetting, Mistake
-from lbcore.model import Endpoint, Health, Locality
+from lbcore.model import NO_METADATA, Endpoint, Health, Locality
 from lbcore.registration import Announcement, Key, Registration, Report, lease_ttl, of_each
 from lbcore.service.proto import picker_pb2
 from lbcore.service.proto import registry_pb2 as pb
 from lbcore.service.wire import endpoint_message, endpoint_value, load_message, load_value, seconds
+from lbcore.validation import whole
 
 __all__ = [
     "announcement_message",
@@ -27,12 +28,14 @@ __all__ = [
     "registration_value",
     "report_message",
     "report_values",
+    "sequence_value",
     "ttl_value",
 ]
 
 _HEALTHS = {int(health): health for health in Health}
 
 WithTtl: TypeAlias = pb.RegisterRequest | pb.HeartbeatRequest
+WithSequence: TypeAlias = WithTtl | pb.DeregisterRequest
 
 
 def announcement_message(announcement: Announcement) -> pb.Announcement:
@@ -65,7 +68,7 @@ def _announcement(message: pb.Announcement) -> Announcement:
         priority=message.priority,
         health=_health(message.health),
         hostname=message.hostname,
-        metadata=MessageToDict(message.metadata) if message.HasField("metadata") else {},
+        metadata=MessageToDict(message.metadata) if message.HasField("metadata") else NO_METADATA,
     )
     return Announcement(message.service, endpoint)
 
@@ -136,6 +139,11 @@ def registration_value(message: pb.Registration) -> Registration:
 def ttl_value(message: WithTtl) -> float | None:
     """The `ttl` of a request in seconds; None where it has none. Raises `InvalidSetting`."""
     return lease_ttl(seconds(message.ttl)) if message.HasField("ttl") else None
+
+
+def sequence_value(message: WithSequence) -> int:
+    """The `sequence` of a request, in 63 bits: no store keeps more. Raises `InvalidSetting`."""
+    return whole(message.sequence, "sequence", 0, 2**63 - 1)
 
 
 def _health(number: int) -> Health:

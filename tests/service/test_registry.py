@@ -81,6 +81,7 @@ def test_a_weight_that_is_not_given_is_1_and_the_lease_lasts_15_seconds(stub: Re
         ),
         (pb.RegisterRequest(ttl=Duration(seconds=-1)), "ttl -1"),
         (pb.RegisterRequest(ttl=Duration(seconds=9000)), "ttl 9000"),
+        (pb.RegisterRequest(announcements=announced(ONE), sequence=2**63), "sequence 9223372036854775808: expected"),
     ],
 )
 def test_a_bad_announcement_is_refused_by_field(

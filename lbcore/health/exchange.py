@@ -23,9 +23,9 @@ class BrokenExchange(Exception):
         self.unanswered = unanswered
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """What a check asks for.
+    """What a check asks for; one is made for all checks of a service.
 
     Fields:
         method, authority, path, scheme: of the request.

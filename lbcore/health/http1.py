@@ -122,7 +122,7 @@ class Http1Connection(asyncio.Protocol):
 
 @lru_cache(maxsize=1024)
 def _written(request: Request) -> bytes:
-    """A request as bytes; the same for all endpoints of a service, so it is written once."""
+    """A request as bytes, written once."""
     lines = [f"{request.method} {request.path} HTTP/1.1", f"Host: {request.authority}"]
     lines += (f"{name.title()}: {value}" for name, value in request.headers)
     if request.body:

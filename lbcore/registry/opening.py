@@ -28,9 +28,13 @@ def make_registry_store(
     store = store_name(store, "--store") or (settings or RegistrySettings()).store
     if store.startswith(("etcd:", "etcds:")):
         from lbcore.etcd.address import EtcdAddress
+        from lbcore.registry.etcd.memory import RegistryMemory
         from lbcore.registry.etcd.registry import EtcdRegistry
 
-        return EtcdRegistry(directory, EtcdAddress.parse(store, "store"), settings)
+        address = EtcdAddress.parse(store, "store")
+        max_age = (settings or RegistrySettings()).max_ttl
+        memory = RegistryMemory(config.with_name(f"{config.stem}.registry.json"), str(address), max_age)
+        return EtcdRegistry(directory, address, settings, memory=memory)
     if store == "memory":
         return EmbeddedRegistry(directory, settings)
     if store.startswith("sqlite:"):

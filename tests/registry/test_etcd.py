@@ -23,6 +23,7 @@ from lbcore.etcd.connection import EtcdConnection
 from lbcore.etcd.following import PrefixFollower, Step
 from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.registration import Announcement, Key, RegistrySettings, Report
+from lbcore.registry.etcd.memory import RegistryMemory
 from lbcore.registry.etcd.registry import EtcdRegistry
 from lbcore.registry.registry import Beat
 from tests.harness.etcd import Etcd, needs_etcd
@@ -48,11 +49,12 @@ async def until(condition: Callable[[], object], what: str, limit: float = 30.0)
 class Server:
     """One server of the registry, without its port."""
 
-    def __init__(self, address: EtcdAddress) -> None:
+    def __init__(self, address: EtcdAddress, memory: RegistryMemory | None = None) -> None:
         self.directory = Directory()
         self.late = 0.0  # seconds by which its clock is ahead
+        settings = RegistrySettings(debounce=0.01, initial_fetch_timeout=0.2)
         self.registry = EtcdRegistry(
-            self.directory, address, RegistrySettings(debounce=0.01), lambda: time.monotonic() + self.late
+            self.directory, address, settings, lambda: time.monotonic() + self.late, memory=memory
         )
 
     async def __aenter__(self) -> Server:
@@ -242,6 +244,56 @@ async def test_kill_9_of_etcd_takes_nothing_away_and_its_return_is_followed(star
     await until(lambda: not server.directory.current.stale, "the end of staleness")
     await server.registry.register(lease, None, of("10.0.0.2:80"))
     await until(lambda: server.addresses() == {ONE, "10.0.0.2:80"}, "the change after it")
+
+
+async def test_a_server_that_starts_without_etcd_serves_what_it_said_last_and_then_the_difference(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    address = EtcdAddress.parse(f"etcd://{etcd.address}/lbcore")
+    memory = RegistryMemory(tmp_path / "registry.json", str(address), 3600.0)
+    async with Server(address, memory) as first:
+        await first.synced()
+        old = (await first.registry.register(0, 60.0, of(ONE, weight=3))).lease
+        await first.registry.register(0, 60.0, of("10.0.0.2:80"))
+        await until(lambda: (memory.recall() or (0, []))[1] == [*_members(first)], "the file")
+        before = first.directory.current.services["web"].version
+    etcd.kill()
+    async with Server(address, memory) as second:
+        await second.synced()
+        assert second.addresses() == {ONE, "10.0.0.2:80"}
+        assert second.directory.current.services["web"].version == before
+        assert "as etcd had it" in second.directory.current.stale["registry"]
+        with pytest.raises(NotReady):
+            second.registry.registrations()
+        await asyncio.to_thread(etcd.restart)
+        await until(lambda: not second.directory.current.stale, "etcd itself")
+        assert second.addresses() == {ONE, "10.0.0.2:80"}
+        await second.registry.revoke(old)
+        await until(lambda: second.addresses() == {"10.0.0.2:80"}, "what changes then")
+
+
+def _members(server: Server) -> Iterator[tuple[str, Endpoint]]:
+    return ((each.service, each.endpoint) for each in server.registry.registrations())
+
+
+def test_what_is_too_old_of_another_etcd_or_broken_is_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, now = tmp_path / "registry.json", 1000.0
+    memory = RegistryMemory(path, "etcd://a/x", 60.0, lambda: now)
+    assert memory.recall() is None
+    memory.keep([(WEB, Endpoint(ONE, weight=2, metadata={"a": 1}))])
+    assert memory.recall() == (0.0, [("web", Endpoint(ONE, weight=2, metadata={"a": 1}))])
+    assert RegistryMemory(path, "etcd://b/x", 60.0, lambda: now).recall() is None
+    for broken in (b"", b"{}", path.read_bytes()[:-9], path.read_bytes().replace(ONE.encode(), b"nonsense")):
+        path.write_bytes(broken)
+        assert memory.recall() is None
+    assert caplog.text.count("cannot be read") == 4
+    memory.keep([])
+    now = 1061.0
+    assert memory.recall() is None
+    RegistryMemory(tmp_path / "no" / "folder", "", 1.0).keep([])
+    assert "will know nothing of what is registered" in caplog.text
 
 
 async def test_a_partition_shows_as_staleness_and_takes_nothing_away() -> None:

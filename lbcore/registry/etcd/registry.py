@@ -25,6 +25,7 @@ from lbcore.registration import Announcement, Key, Registration, RegistrySetting
 from lbcore.registry.admission import check_announcements
 from lbcore.registry.etcd.board import EtcdBoard
 from lbcore.registry.etcd.leases import KEPT, EtcdLeases
+from lbcore.registry.etcd.memory import RegistryMemory
 from lbcore.registry.etcd.records import Keys, LeaseRecord, Record, decode_lease, encode_lease
 from lbcore.registry.etcd.view import View
 from lbcore.registry.etcd.writing import Decision, Writer
@@ -53,6 +54,7 @@ class EtcdRegistry:
         address: EtcdAddress,
         settings: RegistrySettings | None = None,
         clock: Callable[[], float] = time.monotonic,
+        memory: RegistryMemory | None = None,
     ) -> None:
         self._settings = settings or RegistrySettings()
         self._clock = clock
@@ -63,6 +65,7 @@ class EtcdRegistry:
         self._view = View(self._keys)
         self._feed = Feed("", self._view.registrations, lambda: self._view.revision)
         self._publisher = Publisher(directory, self._settings.debounce)
+        self._memory = memory
         self._synced = False
         self._failure = ""  # why etcd cannot be followed now
         self._gone_since: dict[int, float] = {}  # by lease, since when its key is gone as far as was seen
@@ -81,7 +84,10 @@ class EtcdRegistry:
 
     async def run(self) -> None:
         """Follows etcd, judges leases that have run out, shares health checks and publishes what changes, for ever."""
-        await asyncio.gather(self._follow(), self._publisher.run(), self._judge_for_ever(), self._board.run())
+        parts = [self._follow(), self._publisher.run(), self._judge_for_ever(), self._board.run()]
+        if self._memory is not None:
+            parts += [self._memory.keep_for_ever(self._view), self._recall(self._memory)]
+        await asyncio.gather(*parts)
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -297,6 +303,8 @@ class EtcdRegistry:
                 self._synced = True
                 self._publisher.publish()
                 logger.info("%s: %d registrations", self._address, len(self._view.records))
+            if self._memory is not None and changes:
+                self._memory.heard(changed=True)
             while self._readers and self._readers[0][0] <= step.revision:
                 reached = heapq.heappop(self._readers)[2]
                 if not reached.done():
@@ -314,9 +322,29 @@ class EtcdRegistry:
             self._directory.mark_stale(SOURCE, reason)
 
     def _recovered(self) -> None:
+        if self._memory is not None:
+            self._memory.heard(changed=False)
         if self._failure:
             logger.info("%s: followed again", self._address)
         self._failure = ""
+
+    async def _recall(self, memory: RegistryMemory) -> None:
+        """Serves what etcd said last, where it says nothing for too long after the start."""
+        if not self._settings.initial_fetch_timeout:
+            return
+        await asyncio.sleep(self._settings.initial_fetch_timeout)
+        recalled = None if self._synced else await asyncio.to_thread(memory.recall)
+        if self._synced:
+            return
+        if recalled is None:
+            logger.error("nothing is answered before etcd is: what it said last is not known here, or too old")
+            return
+        age, members = recalled
+        reason = f"as etcd had it {age:.0f} s before; {self._failure or 'it has not answered yet'}"
+        logger.error("%d registrations are served %s", len(members), reason)
+        self._publisher.replace(members)
+        self._publisher.mark_stale(reason)
+        self._publisher.publish()
 
     async def _judge_for_ever(self) -> None:
         while True:

@@ -125,6 +125,8 @@ class RegistrySettings(Checked):
             and not they: their registrations are held.
         min_leases: below so many leases of a service that is not judged; each then ends by itself.
         debounce: seconds between two publications; the first after a pause is immediate.
+        max_flaps: how often an endpoint may get worse within three times `flap_hold` before its returns are held back.
+        flap_hold: seconds that it must then have been well before it shows; 0: nothing is held back.
         initial_fetch_timeout: seconds from the start after which, without an answer of etcd, what it said last is
             served; 0 is never. Source: Envoy ConfigSource.initial_fetch_timeout.
         check_owners: how many of the servers that share an etcd check each endpoint; the majority of them decides.
@@ -140,6 +142,8 @@ class RegistrySettings(Checked):
     max_expiry_percent: Percent = 50.0
     min_leases: Annotated[int, Whole(1, 1_000_000)] = 5
     debounce: Annotated[float, Seconds(0.0)] = 0.1
+    max_flaps: Annotated[int, Whole(1, 1000)] = 3
+    flap_hold: Annotated[float, Seconds(0.0)] = 10.0
     initial_fetch_timeout: Annotated[float, Seconds(0.0)] = 15.0
     check_owners: Annotated[int, Whole(1, 100)] = 3
     checker_ttl: Annotated[float, Seconds(2.0)] = 5.0

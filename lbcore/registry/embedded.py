@@ -44,7 +44,7 @@ class EmbeddedRegistry:
         self._table = Table(settings, clock)
         self._journal = journal
         self._feed = Feed(secrets.token_hex(8), self._table.registrations, lambda: self._table.revision)
-        self._publisher = Publisher(directory, settings.debounce)
+        self._publisher = Publisher(directory, settings, clock)
         directory.await_source(SOURCE)
 
     def open(self) -> None:
@@ -104,6 +104,11 @@ class EmbeddedRegistry:
     def epoch(self) -> str:
         """Of this process: its history does not outlive it."""
         return self._feed.epoch
+
+    @property
+    def damped(self) -> Mapping[str, int]:
+        """How many endpoints are held back because they flap, by service."""
+        return self._publisher.damped
 
     @property
     def held(self) -> Mapping[str, int]:

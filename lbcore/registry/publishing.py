@@ -1,9 +1,9 @@
 """What is registered, published into the Directory as members of services.
 
 The first change after a pause is published at once; of changes that follow each other quickly one publication tells
-all, so that an endpoint that flaps cannot keep every reader busy. What is much at once is published in parts, between
-which requests are answered. A service's members are in the order of their
-addresses, so that replicas that know the same publish the same.
+all, and one that keeps flapping is held back (`lbcore.registry.damping`), so that it cannot keep every reader busy. What
+is much at once is published in parts, between which requests are answered. A service's members are in the order of
+their addresses, so that replicas that know the same publish the same.
 """
 
 from __future__ import annotations
@@ -11,26 +11,33 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from lbcore.directory import Directory
 from lbcore.membership import Membership
 from lbcore.model import Endpoint
-from lbcore.registration import Change
+from lbcore.registration import Change, RegistrySettings
+from lbcore.registry.damping import Damping, usable
 
 __all__ = ["SOURCE", "Publisher", "held_reason"]
 
 SOURCE = "registry"
 _PAUSE = 3.0  # times as long as a publication took
+_LOOK = 0.25  # seconds between two looks for what was held back for long enough
 _PART = 10_000  # endpoints published at once, or one service: some 20 ms
 
 
 class Publisher:
     """Keeps the Directory's members as the registry's changes have them. Call `run` once, until it is cancelled."""
 
-    def __init__(self, directory: Directory, debounce: float) -> None:
+    def __init__(
+        self, directory: Directory, settings: RegistrySettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._directory = directory
-        self._debounce = debounce
+        self._debounce = settings.debounce
+        self._damping = Damping(settings.max_flaps, settings.flap_hold, clock)
         self._services: dict[str, _Members] = {}
         self._published: dict[str, Membership] = {}
         self._changed: set[str] = set()
@@ -41,6 +48,7 @@ class Publisher:
         """Takes these members of services instead of all that there were."""
         self._changed |= self._services.keys()
         self._services.clear()
+        self._damping.clear()
         for service, endpoint in members:
             self._members(service).put(endpoint)
         self._changed |= self._services.keys()
@@ -49,13 +57,21 @@ class Publisher:
     def apply(self, changes: Iterable[Change]) -> None:
         """Takes changes."""
         for change in changes:
-            if change.registration is not None:
-                self._members(change.key.service).put(change.registration.endpoint)
-            elif members := self._services.get(change.key.service):
-                members.remove(change.key.address)
-            self._changed.add(change.key.service)
+            key, members = change.key, self._members(change.key.service)
+            said = None if change.registration is None else change.registration.endpoint
+            shown = self._damping.shown(key, members.endpoints.get(key.address), said)
+            if shown is None:
+                members.remove(key.address)
+            else:
+                members.put(shown)
+            self._changed.add(key.service)
         if self._changed:
             self._woken.set()
+
+    @property
+    def damped(self) -> Mapping[str, int]:
+        """How many endpoints are held back because they flap, by service."""
+        return Counter(key.service for key in self._damping.held)
 
     def mark_stale(self, reason: str) -> None:
         """Says why some of it may be out of date; empty where it is not."""
@@ -70,7 +86,7 @@ class Publisher:
     async def run(self) -> None:
         """Publishes whenever something has changed, for ever."""
         while True:
-            await self._woken.wait()
+            await self._until_woken()
             next_window = time.monotonic() + self._debounce
             pause = await self._publish_in_parts(self._take_changed())
             await asyncio.sleep(max(next_window - time.monotonic(), pause))
@@ -89,6 +105,7 @@ class Publisher:
 
     def _take_changed(self) -> list[str]:
         self._woken.clear()
+        self._release()
         changed, self._changed = self._changed, set()
         return list(changed)
 
@@ -111,6 +128,25 @@ class Publisher:
             else:
                 self._published[service] = members.membership()
         self._directory.publish_members(SOURCE, self._published, stale=self._stale)
+
+    async def _until_woken(self) -> None:
+        while self._damping.held and not self._woken.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), _LOOK)
+            if self._release():
+                return
+        await self._woken.wait()
+
+    def _release(self) -> bool:
+        """Shows what was held back for long enough, or without which a service has nothing to use."""
+        released = list(self._damping.due())
+        for service in {key.service for key in self._damping.held}:
+            if not any(map(usable, self._members(service).endpoints.values())):
+                released += self._damping.release(service)
+        for key, endpoint in released:
+            self._members(key.service).put(endpoint)
+            self._changed.add(key.service)
+        return bool(released)
 
     def _members(self, service: str) -> _Members:
         members = self._services.get(service)

@@ -45,6 +45,10 @@ class Registry(Protocol):
     def held(self) -> Mapping[str, int]:
         """How many leases are held by self-preservation, by service."""
 
+    @property
+    def damped(self) -> Mapping[str, int]:
+        """How many endpoints are held back because they flap, by service."""
+
     async def register(
         self, lease_id: int, ttl: float | None, announcements: Sequence[Announcement], sequence: int
     ) -> Written:

@@ -42,4 +42,8 @@ class RegistryCollector(Collector):
         for service, count in self._registry.held.items():
             held.add_metric([service], count)
         yield held
+        damped = GaugeMetricFamily("lbcore_registry_damped", "Endpoints held back for flapping", labels=["service"])
+        for service, count in self._registry.damped.items():
+            damped.add_metric([service], count)
+        yield damped
         yield GaugeMetricFamily("lbcore_registry_revision", "Of the newest change", self._registry.revision)

@@ -64,7 +64,7 @@ class EtcdRegistry:
         self._keys = Keys(prefix)
         self._view = View(self._keys)
         self._feed = Feed("", self._view.registrations, lambda: self._view.revision)
-        self._publisher = Publisher(directory, self._settings.debounce)
+        self._publisher = Publisher(directory, self._settings, clock)
         self._memory = memory
         self._synced = False
         self._failure = ""  # why etcd cannot be followed now
@@ -108,6 +108,11 @@ class EtcdRegistry:
     def epoch(self) -> str:
         """Of the etcd cluster: its revisions mean the same to every server."""
         return self._feed.epoch
+
+    @property
+    def damped(self) -> Mapping[str, int]:
+        """How many endpoints are held back because they flap, by service."""
+        return self._publisher.damped
 
     @property
     def held(self) -> Mapping[str, int]:

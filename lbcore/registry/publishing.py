@@ -1,7 +1,7 @@
 """What is registered, published into the Directory as members of services.
 
 The first change after a pause is published at once; of changes that follow each other quickly one publication tells
-all, and one that keeps flapping is held back (`lbcore.registry.damping`), so that it cannot keep every reader busy. What
+all, and one that keeps flapping is held back (`lbcore.registry.damping`), so that it cannot keep all readers busy. What
 is much at once is published in parts, between which requests are answered. A service's members are in the order of
 their addresses, so that replicas that know the same publish the same.
 """

@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -80,6 +81,19 @@ class Etcd:
         """As a crash does."""
         self.process.signal(signal.SIGKILL)
         self.process.wait()
+
+    def stop_the_clock(self) -> None:
+        """Stops it where it is; SIGCONT lets it go on. Returns when none of its threads can answer any more."""
+        self.process.signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.process.pid}/task")
+
+        def stopped() -> bool:
+            with suppress(OSError):  # a thread that has just ended
+                stats = [(each / "stat").read_text() for each in threads.iterdir()]
+                return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+            return False
+
+        wait_until(stopped, "all of its threads stopped")
 
     def restart(self) -> None:
         """After `kill`, with its data."""

@@ -359,7 +359,7 @@ async def test_a_call_under_way_outlives_the_move_to_another_member(etcd: Etcd) 
     connection = EtcdConnection(EtcdAddress.parse(f"etcd://{etcd.address},127.0.0.1:1/x"), timeout=2.0)
     request = rpc.RangeRequest(key=b"a")
     await connection.call("KV", "Range", request)
-    etcd.process.signal(signal.SIGSTOP)
+    await asyncio.to_thread(etcd.stop_the_clock)
     waiting = asyncio.ensure_future(connection.call("KV", "Range", request))
     with pytest.raises(StoreFailed, match="nothing heard"):
         async for _ in connection.stream("Watch", "Watch", _nothing(), 0.2):

@@ -1,4 +1,4 @@
-"""The fleets that no policy is tuned on: the same for ever, and such that they can be served. Constants that are tried."""
+"""Fleets that no policy is tuned on: the same for ever, and such that they can be served; constants that are tried."""
 
 from __future__ import annotations
 

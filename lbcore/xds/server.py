@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -51,7 +51,7 @@ SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()), CSDS, 
 """The full names of the gRPC services, as reflection lists them."""
 
 
-StreamHandler = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
+StreamHandler = Callable[[object, Context], Awaitable[None]]
 
 
 class XdsServer:
@@ -150,17 +150,17 @@ class XdsServer:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     def _sotw(self, method: str, only: ResourceType | None) -> StreamHandler:
-        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+        async def handle(_: object, context: Context) -> None:
             permit = await self._admit(method, context)
-            await self._serve(method, Stream(self._sotw_session(only, permit), read_sotw, context), requests)
+            await self._serve(method, Stream(self._sotw_session(only, permit), read_sotw, context))
 
         return handle
 
     def _delta(self, method: str, only: ResourceType | None) -> StreamHandler:
-        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+        async def handle(_: object, context: Context) -> None:
             permit = await self._admit(method, context)
             session = Session(DeltaSubscription, self._catalog, only, self._observer, _now, permit)
-            await self._serve(method, Stream(session, read_delta, context), requests)
+            await self._serve(method, Stream(session, read_delta, context))
 
         return handle
 
@@ -203,11 +203,11 @@ class XdsServer:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
         return await self._permit(context)
 
-    async def _serve(self, method: str, stream: Stream[Any], requests: AsyncIterator[bytes]) -> None:
+    async def _serve(self, method: str, stream: Stream[Any]) -> None:
         self._streams[stream] = method
         self._observer.stream_opened(method)
         try:
-            await stream.serve(requests)
+            await stream.serve()
         finally:
             del self._streams[stream]
             self._observer.stream_closed(method)

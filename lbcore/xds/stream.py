@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Generic
 
 import grpc
 import grpc.aio
+from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.access import Permit
 from lbcore.errors import NotPermitted
@@ -49,7 +50,7 @@ class Stream(Generic[RequestT]):
         self._alarm: asyncio.TimerHandle | None = None
         self._ending: tuple[grpc.StatusCode, str] | None = None
 
-    async def serve(self, requests: AsyncIterator[bytes]) -> None:
+    async def serve(self) -> None:
         """Serves until the client half-closes or goes away.
 
         Ends the stream with INVALID_ARGUMENT at what cannot be read, with PERMISSION_DENIED at a node that the client
@@ -57,7 +58,7 @@ class Stream(Generic[RequestT]):
         """
         self._reader = asyncio.current_task()
         try:
-            async for message in requests:
+            while (message := await self._context.read()) is not EOF:
                 self._receive(message)
                 self._flush()
         except ProtocolError as error:
@@ -111,7 +112,8 @@ class Stream(Generic[RequestT]):
         if self._write is None and (message := self._next_response()) is not None:
             self._write = Write(self._context.write(message), self._written)
             self._write.proceed()
-        self._set_alarm()
+        if self._write is None:
+            self._set_alarm()
 
     def _set_alarm(self) -> None:
         due = self._session.wakes_at

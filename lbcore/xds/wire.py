@@ -152,7 +152,7 @@ def _wrapped(resource: bytes) -> bytes:
 
 def with_nonce(body: bytes, nonce: str) -> bytes:
     """The whole response; `nonce` has the same number in both kinds."""
-    return body + text_field(5, nonce)
+    return b"".join((body, field_tag(5, len(nonce)), nonce.encode()))  # in ASCII
 
 
 def _resource_error(name: str) -> bytes:

@@ -52,6 +52,24 @@ class _Sent(msgspec.Struct, frozen=True, gc=False):
     version: str
 
 
+class _Part(msgspec.Struct, frozen=True, gc=False):
+    """As much of what is due as a response may hold, and its body.
+
+    Fields:
+        names: those of the resources.
+        removed: names of what is gone.
+        complete: whether all that is due did fit.
+        version: one for all of the resources.
+    """
+
+    resources: list[Resource]
+    names: frozenset[str]
+    removed: list[str]
+    complete: bool
+    version: str
+    body: bytes
+
+
 class DeltaSubscription(Subscription[DeltaRequest]):
     """The subscription of one stream to one type."""
 
@@ -95,24 +113,26 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         resources = self._resources
         if resources is None or not (self._due or self._owed) or (self._unanswered and not self._at_once):
             return None
-        part, removed, complete = self._compose(hold)
-        if not (part or removed or self._owed):
+        if self._retained or hold is not hold_nothing:
+            part = self._compose(resources, hold)
+        else:  # the same for all streams that are due the same
+            key = (frozenset(self._due), self.timed)
+            part = resources.shared(key, lambda: self._compose(resources, hold))
+        if not (part.resources or part.removed or self._owed):
             return None
-        names = frozenset(resource.name for resource in part)
-        new = {name for name in names if not self._told.get(name)}
-        self._due -= names
-        self._due.difference_update(removed)
-        self._at_once, self._owed = not complete, False
-        for resource in part:
+        self._due -= part.names
+        self._due.difference_update(part.removed)
+        self._at_once, self._owed = not part.complete, False
+        for resource in part.resources:
+            if not self._told.get(resource.name):
+                self._unaccepted.add(resource.name)
             self._told[resource.name] = resource.version
-        for name in removed:
+        for name in part.removed:
             self._tell_gone(name)
-        self._unaccepted |= new
-        self._refused -= names
+        self._refused -= part.names
         nonce = next(self._nonces)
-        version = version_of_all(resource.version for resource in part)
-        self._unanswered[nonce] = _Sent(names, version)
-        return Response(resources.delta_body(version, part, removed, timed=self.timed), nonce, part, names)
+        self._unanswered[nonce] = _Sent(part.names, part.version)
+        return Response(part.body, nonce, part.resources, part.names)
 
     def prolong(self) -> Response | None:
         if self._unanswered or not (mortal := self._mortal()):
@@ -204,10 +224,10 @@ class DeltaSubscription(Subscription[DeltaRequest]):
     def _reconsider(self, names: Iterable[str]) -> None:
         self._review(filter(self.covers, names))
 
-    def _compose(self, hold: Callable[[Resource], bool]) -> tuple[list[Resource], list[str], bool]:
-        """The resources that are due, the names of those that are gone, and whether all of them did fit."""
+    def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Part:
         part: list[Resource] = []
         removed: list[str] = []
+        complete = True
         size = 0
         for name in sorted(self._due):
             resource = self._find(name)
@@ -218,9 +238,13 @@ class DeltaSubscription(Subscription[DeltaRequest]):
                 continue
             size += len(resource.delta_header) + len(resource.framed)
             if part and size > MAX_RESPONSE_SIZE:
-                return part, removed, False
+                complete = False
+                break
             part.append(resource)
-        return part, removed, True
+        names = frozenset(resource.name for resource in part)
+        version = version_of_all(resource.version for resource in part)
+        body = resources.delta_body(version, part, removed, timed=self.timed)
+        return _Part(part, names, removed, complete, version, body)
 
     def _tell_gone(self, name: str) -> None:
         if name in self._names:

@@ -35,12 +35,14 @@ def read_delta(message: bytes) -> DeltaRequest:
         request = discovery_pb2.DeltaDiscoveryRequest.FromString(message)
     except DecodeError as error:
         raise ProtocolError(f"not a DeltaDiscoveryRequest: {error}") from None
+    subscribe, unsubscribe = request.resource_names_subscribe, request.resource_names_unsubscribe
+    versions = request.initial_resource_versions
     return DeltaRequest(
         type_url=request.type_url,
         node=Node.read(request.node) if request.HasField("node") else UNNAMED,
         nonce=request.response_nonce,
         error=request.error_detail.message if request.HasField("error_detail") else None,
-        subscribe=tuple(request.resource_names_subscribe),
-        unsubscribe=tuple(request.resource_names_unsubscribe),
-        initial_versions=dict(request.initial_resource_versions),
+        subscribe=tuple(subscribe) if subscribe else (),  # most requests answer, and have none of these
+        unsubscribe=tuple(unsubscribe) if unsubscribe else (),
+        initial_versions=dict(versions) if versions else {},
     )

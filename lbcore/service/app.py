@@ -8,6 +8,7 @@ under way, then goes.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -120,6 +121,7 @@ class Service:
         self._source.load_first()
         self._security.open(self._source.settings)
         self._registrations.open()
+        gc.freeze()  # what was restored stays; to look through 100 000 endpoints for garbage takes a tenth of a second
         await self._checks.first_round()  # or a restart would send clients to endpoints that are known to fail
         server = self._make_server()
         runner = web.AppRunner(self._admin.application(), access_log=None)

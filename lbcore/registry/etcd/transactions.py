@@ -17,7 +17,7 @@ from lbcore.etcd.connection import EtcdConnection
 
 __all__ = ["MOST_OPERATIONS", "Transactions"]
 
-MOST_OPERATIONS = 128  # comparisons, or operations, that etcd takes in a transaction by default
+MOST_OPERATIONS = 100  # comparisons, or operations, in a transaction; etcd takes 128 by default
 _FULL = 64  # so many are not worth a wait for more
 _AT_ONCE = 16  # full transactions under way: enough to keep etcd busy
 _SMALL_AT_ONCE = 2  # others: what comes meanwhile goes together

@@ -80,14 +80,17 @@ def test_envoy_checks_by_the_same_settings_and_finds_the_same(
     backends.behave(checked, headers={"x-envoy-upstream-healthchecked-cluster": "cart-blue"})
     times: dict[str, Any] = {"interval": 0.1, "no_traffic_interval": 0.1, "timeout": 10.0, "checked_by": "clients"}
     port = int(checked.rpartition(":")[2])
-    headers = {"x-probe": "100%", "user-agent": "ours"}
+    headers: dict[str, Any] = {
+        "request_headers_to_remove": ["user-agent"],
+        "request_headers_to_add": {"x-probe": "100%", "user-agent": "ours"},
+    }
 
     def check(name: str, **settings: Any) -> HealthCheck:
         matcher = StringMatcher(prefix=name, ignore_case=True)
-        return HttpCheck("/healthz", service_name_matcher=matcher, request_headers_to_add=headers, **times, **settings)
+        return HttpCheck("/healthz", service_name_matcher=matcher, **headers, **times, **settings)
 
     checks = {
-        "right": check("CART", request_headers_to_remove=["user-agent"], alt_port=port),
+        "right": check("CART", alt_port=port),
         "wrong-name": check("shop", alt_port=port),
         "wrong-port": check("cart"),
         "http2": check("cart", alt_port=port, codec_client_type="http2"),

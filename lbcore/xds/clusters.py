@@ -15,6 +15,7 @@ from google.protobuf import wrappers_pb2
 from lbcore.directory import ServiceSnapshot
 from lbcore.settings import CircuitBreakers, OutlierDetection
 from lbcore.xds.health_checks import health_check_message
+from lbcore.xds.lint import linted
 from lbcore.xds.messages import FROM_ADS, LOAD_TO_HERE, duration, packed
 from lbcore.xds.policies import envoy_policy, grpc_policy
 from lbcore.xds.resource_type import ResourceType
@@ -56,7 +57,7 @@ def envoy_cluster(service: ServiceSnapshot) -> Resource:
         message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(_HTTP2)
     if service.health_check and service.health_check.checked_by != "service" and _can_check(service):
         message.health_checks.append(health_check_message(service.health_check))
-    return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
+    return linted(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
 
 
 def grpc_cluster(service: ServiceSnapshot) -> Resource:
@@ -64,7 +65,7 @@ def grpc_cluster(service: ServiceSnapshot) -> Resource:
     message = _cluster(service)
     message.load_balancing_policy.CopyFrom(grpc_policy(service))
     message.lrs_server.CopyFrom(LOAD_TO_HERE)  # Envoy has its own setting for that, in its bootstrap
-    return Resource(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
+    return linted(ResourceType.CLUSTER, service.name, message, ttl=service.ttl)
 
 
 def _can_check(service: ServiceSnapshot) -> bool:

@@ -14,6 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from lbcore.routing import Listener
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.xds.addresses import address_message
+from lbcore.xds.lint import linted
 from lbcore.xds.messages import FAULT_FILTER, FROM_ADS, packed
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
@@ -32,7 +33,7 @@ def api_listener(service: ServiceSnapshot) -> Resource:
         name=service.name,
         api_listener=api_listener_pb2.ApiListener(api_listener=packed(_connection_manager(service.name, filters))),
     )
-    return Resource(ResourceType.LISTENER, service.name, message)
+    return linted(ResourceType.LISTENER, service.name, message)
 
 
 def envoy_listener(listener: Listener) -> Resource:
@@ -49,7 +50,7 @@ def envoy_listener(listener: Listener) -> Resource:
         address=address_message(listener.address),
         filter_chains=[listener_components_pb2.FilterChain(filters=[manager])],
     )
-    return Resource(ResourceType.LISTENER, listener.name, message)
+    return linted(ResourceType.LISTENER, listener.name, message)
 
 
 def _connection_manager(name: str, filters: list[hcm_pb2.HttpFilter]) -> hcm_pb2.HttpConnectionManager:

@@ -29,7 +29,7 @@ class ResourceSet:
     """The resources of one type by name.
 
     Arguments:
-        members: by name, what `encode` makes the resource of.
+        members: by name, what `encode` makes the resource of; None where there is none that may be sent.
         changed: the names whose resources may differ from those of the set that this one follows.
     """
 
@@ -37,7 +37,7 @@ class ResourceSet:
         self,
         resource_type: ResourceType,
         members: Mapping[str, object],
-        encode: Callable[[object], Resource],
+        encode: Callable[[object], Resource | None],
         changed: Set[str] = frozenset(),
     ) -> None:
         self.resource_type = resource_type
@@ -60,12 +60,14 @@ class ResourceSet:
     @cached_property
     def versions(self) -> Mapping[str, str]:
         """The version of each resource by name."""
-        return {name: self._encode(member).version for name, member in self._members.items()}
+        made = ((name, self._encode(member)) for name, member in self._members.items())
+        return {name: resource.version for name, resource in made if resource is not None}
 
     @cached_property
     def everything(self) -> tuple[Resource, ...]:
         """All of them, in the order of `versions`."""
-        return tuple(map(self._encode, self._members.values()))
+        made = map(self._encode, self._members.values())
+        return tuple(resource for resource in made if resource is not None)
 
     def difference(self, told: Mapping[str, str]) -> Difference:
         """How this set differs from what a client was told; made once for all that were told by the same object."""

@@ -6,7 +6,8 @@ snapshots) keeps all of its resources, a changed one keeps those that its change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from lbcore.xds.addresses import is_unix
 from lbcore.xds.assignments import Frames, assignment, encoded_endpoints, same_assignment
 from lbcore.xds.client_kind import ClientKind
 from lbcore.xds.clusters import envoy_cluster, grpc_cluster, same_clusters
+from lbcore.xds.lint import Unfit
 from lbcore.xds.listeners import api_listener, envoy_listener
 from lbcore.xds.nearness import NOWHERE, viewpoint
 from lbcore.xds.resource_set import ResourceSet
@@ -28,6 +30,8 @@ from lbcore.xds.routes import HashOfServices, listener_routes, service_route
 from lbcore.xds.wire import Resource
 
 __all__ = ["Catalog"]
+
+logger = logging.getLogger(__name__)
 
 
 _ENDPOINTS = ("endpoints", "ip_endpoints")
@@ -44,8 +48,10 @@ class ServiceResources:
         # What of the endpoints was serialised before; an update that nobody asked for is skipped.
         self._previous_endpoints: dict[str, EncodedEndpoints] = {}
         self._previous_frames: Frames | None = None
+        self._last_good: dict[str, Resource] = {}
         if previous is None:
             return
+        self._last_good = _last_good(previous)
         known = {name: previous.__dict__[name] for name in _ENDPOINTS if name in previous.__dict__}
         self._previous_endpoints = previous._previous_endpoints | known
         self._previous_frames = previous.__dict__.get("frames", previous._previous_frames)
@@ -60,12 +66,12 @@ class ServiceResources:
         self.__dict__.update({name: previous.__dict__[name] for name in kept if name in previous.__dict__})
 
     @cached_property
-    def envoy_cluster(self) -> Resource:
-        return envoy_cluster(self.service)
+    def envoy_cluster(self) -> Resource | None:
+        return _fit(lambda: envoy_cluster(self.service), self._last_good.get("envoy_cluster"))
 
     @cached_property
-    def grpc_cluster(self) -> Resource:
-        return grpc_cluster(self.service)
+    def grpc_cluster(self) -> Resource | None:
+        return _fit(lambda: grpc_cluster(self.service), self._last_good.get("grpc_cluster"))
 
     @cached_property
     def assignment(self) -> Resource:
@@ -122,12 +128,12 @@ class ServiceResources:
         return frozenset(self.service.route.services if self.service.route else ()) or frozenset((self.service.name,))
 
     @cached_property
-    def listener(self) -> Resource:
-        return api_listener(self.service)
+    def listener(self) -> Resource | None:
+        return _fit(lambda: api_listener(self.service), self._last_good.get("listener"))
 
     @cached_property
-    def route(self) -> Resource:
-        return service_route(self.service)
+    def route(self) -> Resource | None:
+        return _fit(lambda: service_route(self.service), self._last_good.get("route"))
 
 
 class ListenerResources:
@@ -140,6 +146,7 @@ class ListenerResources:
     def __init__(self, listener: Listener, hash_on: HashOfServices, previous: ListenerResources | None = None) -> None:
         self.source = listener
         self.hash_on = hash_on
+        self._last_good: dict[str, Resource] = _last_good(previous) if previous else {}
         if previous and previous.source == listener and "listener" in previous.__dict__:
             self.__dict__["listener"] = previous.__dict__["listener"]
 
@@ -149,12 +156,30 @@ class ListenerResources:
         return frozenset(name for route in self.source.routes for name in route.destinations)
 
     @cached_property
-    def listener(self) -> Resource:
-        return envoy_listener(self.source)
+    def listener(self) -> Resource | None:
+        return _fit(lambda: envoy_listener(self.source), self._last_good.get("listener"))
 
     @cached_property
-    def route(self) -> Resource:
-        return listener_routes(self.source, self.hash_on)
+    def route(self) -> Resource | None:
+        return _fit(lambda: listener_routes(self.source, self.hash_on), self._last_good.get("route"))
+
+
+_LINTED = ("envoy_cluster", "grpc_cluster", "listener", "route")
+
+
+def _last_good(previous: ServiceResources | ListenerResources) -> dict[str, Resource]:
+    """What clients may have of what was before."""
+    made = {name: previous.__dict__[name] for name in _LINTED if previous.__dict__.get(name) is not None}
+    return {**previous._last_good, **made}
+
+
+def _fit(make: Callable[[], Resource], last_good: Resource | None) -> Resource | None:
+    """A resource that no client refuses: the last good one where the new one would be refused, if there is one."""
+    try:
+        return make()
+    except Unfit as wrong:
+        logger.error("%s; %s", wrong, "the last good one stays" if last_good else "there is none until it is mended")
+        return last_good
 
 
 class Member(Protocol):

@@ -18,6 +18,7 @@ from lbcore.retry import RetryPolicy
 from lbcore.routing import Listener, Route, RouteAction
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.xds.hash_policies import hash_policies
+from lbcore.xds.lint import linted
 from lbcore.xds.messages import FAULT_FILTER, duration, fractional_percent, lb_metadata, packed
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
@@ -53,7 +54,7 @@ def _configuration(
 ) -> Resource:
     host = route_components_pb2.VirtualHost(name=name, domains=["*"], routes=routes)
     message = route_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
-    return Resource(ResourceType.ROUTE, name, message, clusters=frozenset(clusters))
+    return linted(ResourceType.ROUTE, name, message, clusters=frozenset(clusters))
 
 
 def _hash_on(route: Route, of_services: HashOfServices) -> HashPolicy | None:

@@ -9,6 +9,8 @@ import pytest
 from lbcore.xds.resource_type import ResourceType
 from tests.xds.clients import Plane, plane
 
+Only = Callable[[ResourceType], ResourceType | None]
+
 
 @pytest.fixture
 async def served() -> AsyncIterator[Plane]:
@@ -18,6 +20,6 @@ async def served() -> AsyncIterator[Plane]:
 
 
 @pytest.fixture(params=["aggregated", "per type"])
-def only(request: pytest.FixtureRequest) -> Callable[[ResourceType], ResourceType | None]:
+def only(request: pytest.FixtureRequest) -> Only:
     """`only(type)` opens a stream of the surface under test: the aggregated service, or the type's own."""
     return (lambda _: None) if request.param == "aggregated" else (lambda resource_type: resource_type)

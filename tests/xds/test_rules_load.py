@@ -13,6 +13,7 @@ from lbcore.errors import InvalidSetting
 from lbcore.xds.admission import Admission
 from lbcore.xds.observer import XdsObserver
 from tests.xds.clients import CDS, EDS, Plane, eventually, plane, ports, resources, service
+from tests.xds.conftest import Only
 
 
 class Clock:
@@ -68,10 +69,10 @@ async def test_r4_a_stream_too_many_is_told_to_come_back(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["sotw", "delta"])
-async def test_r6_a_flapping_endpoint_is_pushed_once_in_a_window(served: Plane, method: str) -> None:
+async def test_r6_a_flapping_endpoint_is_pushed_once_in_a_window(served: Plane, method: str, only: Only) -> None:
     served.xds.settings = XdsDelivery(debounce_window=0.4, debounce_max=1.0)
     served.publish(service("web", 1))
-    client = getattr(served, method)()
+    client = getattr(served, method)(only(EDS))
     await client.ask(EDS, "web")
     await client.settle(EDS, *(["web"] if method == "sotw" else []))
     await asyncio.sleep(0.5)
@@ -92,10 +93,10 @@ async def test_r6_a_flapping_endpoint_is_pushed_once_in_a_window(served: Plane, 
     assert await client.quiet()
 
 
-async def test_r6_a_change_waits_no_longer_than_the_maximum(served: Plane) -> None:
+async def test_r6_a_change_waits_no_longer_than_the_maximum(served: Plane, only: Only) -> None:
     served.xds.settings = XdsDelivery(debounce_window=0.3, debounce_max=0.6)
     served.publish(service("web", 1))
-    client = served.sotw()
+    client = served.sotw(only(CDS))
     await client.ask(CDS)
     await client.settle(CDS)
 

@@ -19,6 +19,7 @@ from lbcore.xds.stream import Stream
 from lbcore.xds.subscription import Subscription
 from lbcore.xds.write import Write
 from tests.xds.clients import CDS, EDS, LDS, RDS, Plane, eventually, plane, ports, resources, service
+from tests.xds.conftest import Only
 
 
 async def test_a1_an_aggregated_request_without_a_type_ends_the_stream(served: Plane) -> None:
@@ -78,12 +79,12 @@ async def test_a4_nonces_are_unique_on_a_stream(served: Plane) -> None:
     assert len(set(nonces)) == 5
 
 
-async def test_a4_a_nonce_and_a_version_of_another_stream_are_no_obstacle(served: Plane) -> None:
+async def test_a4_a_nonce_and_a_version_of_another_stream_are_no_obstacle(served: Plane, only: Only) -> None:
     served.publish(service("web", 1))
-    before = served.sotw()
+    before = served.sotw(only(EDS))
     await before.ask(EDS, "web")
     await before.settle(EDS, "web")
-    after = served.sotw()
+    after = served.sotw(only(EDS))
     await after.ask(EDS, "web", nonce=before.nonces[EDS], version=before.versions[EDS])
     assert list(await after.settle(EDS, "web")) == ["web"]
 
@@ -114,9 +115,9 @@ async def test_a6_a_type_that_is_not_served_is_passed_over(served: Plane) -> Non
 
 
 @pytest.mark.parametrize("end", ["cancel", "half-close"])
-async def test_a7_a_client_that_goes_away_leaves_nothing_behind(served: Plane, end: str) -> None:
+async def test_a7_a_client_that_goes_away_leaves_nothing_behind(served: Plane, end: str, only: Only) -> None:
     served.publish(service("web", 1))
-    client = served.sotw()
+    client = served.sotw(only(EDS))
     await client.ask(EDS, "web")
     await client.receive(EDS)
     assert served.xds.stream_count == 1
@@ -165,9 +166,9 @@ def large(name: str) -> ServiceSnapshot:
     return service(name, endpoints=tuple(Endpoint(f"10.0.{n >> 8}.{n & 255}:1", metadata=padding) for n in range(2000)))
 
 
-async def test_a7_a_client_that_leaves_inside_of_a_response_leaves_nothing_behind(served: Plane) -> None:
+async def test_a7_a_client_that_leaves_inside_of_a_response_leaves_nothing_behind(served: Plane, only: Only) -> None:
     served.publish(large("web"))
-    client = served.sotw()
+    client = served.sotw(only(EDS))
     await client.ask(EDS, "web")
     await write_begun(served)
     await client.half_close()
@@ -187,9 +188,11 @@ def writes() -> list[Write]:
 
 
 @pytest.mark.parametrize("resource_type", [CDS, EDS], ids=lambda each: each.name)
-async def test_a8_draining_ends_an_idle_stream_with_unavailable(served: Plane, resource_type: ResourceType) -> None:
+async def test_a8_draining_ends_an_idle_stream_with_unavailable(
+    served: Plane, resource_type: ResourceType, only: Only
+) -> None:
     served.publish(service("web", 1))
-    client = served.sotw()
+    client = served.sotw(only(resource_type))
     await client.ask(resource_type, "web")
     await client.settle(resource_type, "web")
     served.xds.drain()
@@ -199,9 +202,9 @@ async def test_a8_draining_ends_an_idle_stream_with_unavailable(served: Plane, r
     await eventually(lambda: served.xds.stream_count == 0)
 
 
-async def test_a8_draining_lets_a_response_under_way_arrive_whole(served: Plane) -> None:
+async def test_a8_draining_lets_a_response_under_way_arrive_whole(served: Plane, only: Only) -> None:
     served.publish(large("web"))
-    client = served.sotw()
+    client = served.sotw(only(EDS))
     await client.ask(EDS, "web")
     await write_begun(served)
     served.xds.drain()
@@ -209,9 +212,9 @@ async def test_a8_draining_lets_a_response_under_way_arrive_whole(served: Plane)
     assert (await client.status())[0] is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a9_only_the_newest_of_two_requests_is_answered_in_the_end(served: Plane) -> None:
+async def test_a9_only_the_newest_of_two_requests_is_answered_in_the_end(served: Plane, only: Only) -> None:
     served.publish(service("a", 1), service("b", 2))
-    client = served.sotw()
+    client = served.sotw(only(EDS))
     await client.ask(EDS, "a", nonce="")
     await client.ask(EDS, "a", "b", nonce="")
     known: dict[str, list[int]] = {}
@@ -220,11 +223,11 @@ async def test_a9_only_the_newest_of_two_requests_is_answered_in_the_end(served:
     assert known == {"a": [1], "b": [2]}
 
 
-async def test_routes_of_a_listener_and_of_a_service_do_not_mix(served: Plane) -> None:
+async def test_routes_of_a_listener_and_of_a_service_do_not_mix(served: Plane, only: Only) -> None:
     listener = Listener(name="web", address="127.0.0.1:1", routes=(Route(prefix="/x", service="api"),))
     served.publish(service("web", 1), listeners=[listener])
     for agent, cluster in (("envoy", "api"), ("gRPC Java", "web"), ("", "web")):
-        client = served.sotw(user_agent_name=agent)
+        client = served.sotw(only(RDS), user_agent_name=agent)
         await client.ask(RDS, "web")
         routes = (await client.settle(RDS, "web"))["web"]
         assert routes.virtual_hosts[0].routes[0].route.cluster == cluster

@@ -16,6 +16,7 @@ from lbcore.xds.assignments import assignment
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource
 from tests.xds.clients import ADS, CDS, EDS, LDS, TIME_LIMIT, Plane, eventually, plane, ports, resources, service
+from tests.xds.conftest import Only
 
 
 @pytest.mark.parametrize("method", ["sotw", "delta"])
@@ -55,21 +56,21 @@ async def test_a_fetch_of_what_does_not_exist_is_not_found(served: Plane) -> Non
 
 
 @pytest.mark.parametrize("method", ["sotw", "delta"])
-async def test_r2_a_source_that_fails_changes_nothing_for_anybody(served: Plane, method: str) -> None:
+async def test_r2_a_source_that_fails_changes_nothing_for_anybody(served: Plane, method: str, only: Only) -> None:
     served.publish(service("web", 1))
-    client = getattr(served, method)()
+    client = getattr(served, method)(only(CDS))
     await client.ask(CDS)
     await client.settle(CDS)
     served.directory.mark_stale("test", "the file cannot be read")
     assert await client.quiet()
-    newcomer = getattr(served, method)()
+    newcomer = getattr(served, method)(only(CDS))
     await newcomer.ask(CDS)
     assert resources(await newcomer.receive(CDS)).keys() == {"web"}
 
 
-async def test_r4_five_hundred_clients_at_once_are_all_served(served: Plane) -> None:
+async def test_r4_five_hundred_clients_at_once_are_all_served(served: Plane, only: Only) -> None:
     served.publish(service("web", 1))
-    clients = [served.sotw() for _ in range(500)]
+    clients = [served.sotw(only(EDS)) for _ in range(500)]
 
     async def follow(client: object) -> list[int]:
         await client.ask(EDS, "web")  # type: ignore[attr-defined]
@@ -114,9 +115,9 @@ async def test_r7_bytes_that_are_no_request_end_that_stream_only(served: Plane, 
     assert ports((await bystander.settle(EDS, "web"))["web"]) == [2]
 
 
-async def test_r7_a_hundred_thousand_names_and_a_large_node_are_served(served: Plane) -> None:
+async def test_r7_a_hundred_thousand_names_and_a_large_node_are_served(served: Plane, only: Only) -> None:
     served.publish(service("web", 1))
-    client = served.sotw(metadata={"padding": "x" * 1_000_000})
+    client = served.sotw(only(EDS), metadata={"padding": "x" * 1_000_000})
     await client.ask(EDS, *(f"name-{number}" for number in range(100_000)), "web")
     assert (await client.receive(EDS)).resources
     served.publish(service("web", 2))
@@ -125,14 +126,14 @@ async def test_r7_a_hundred_thousand_names_and_a_large_node_are_served(served: P
 
 
 async def test_r7_a_failure_inside_ends_that_stream_and_says_so(
-    served: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    served: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, only: Only
 ) -> None:
     def fail(*_: object, **__: object) -> bytes:
         raise RuntimeError("broken on purpose")
 
     served.publish(service("web", 1))
     monkeypatch.setattr("lbcore.xds.resource_set.sotw_body", fail)
-    client = served.sotw()
+    client = served.sotw(only(EDS))
     await client.ask(EDS, "web")
     code, _ = await client.status()
     assert code is grpc.StatusCode.INTERNAL
@@ -140,7 +141,7 @@ async def test_r7_a_failure_inside_ends_that_stream_and_says_so(
 
 
 async def test_r7_a_failure_inside_at_a_change_ends_only_the_streams_it_concerns(
-    served: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    served: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, only: Only
 ) -> None:
     encode = assignment
 
@@ -150,7 +151,7 @@ async def test_r7_a_failure_inside_at_a_change_ends_only_the_streams_it_concerns
         return encode(service, *args)
 
     served.publish(service("web", 1), service("api", 1))
-    of_web, of_api = served.sotw(), served.sotw()
+    of_web, of_api = served.sotw(only(EDS)), served.sotw(only(EDS))
     await of_web.ask(EDS, "web")
     await of_web.settle(EDS, "web")
     await of_api.ask(EDS, "api")
@@ -165,9 +166,11 @@ async def test_r7_a_failure_inside_at_a_change_ends_only_the_streams_it_concerns
 
 
 @pytest.mark.parametrize("resource_type", [CDS, LDS], ids=lambda each: each.name)
-async def test_a_missing_name_is_answered_at_once_with_an_error(served: Plane, resource_type: ResourceType) -> None:
+async def test_a_missing_name_is_answered_at_once_with_an_error(
+    served: Plane, resource_type: ResourceType, only: Only
+) -> None:
     served.publish()
-    client = served.sotw(user_agent_name="gRPC C-core")
+    client = served.sotw(only(resource_type), user_agent_name="gRPC C-core")
     await client.ask(resource_type, "nowhere")
     response = await client.receive(resource_type)
     assert not response.resources

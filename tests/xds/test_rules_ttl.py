@@ -10,6 +10,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from lbcore.xds.resource_type import ResourceType
 from tests.xds.clients import CDS, EDS, Plane, SotwClient, ports, service
+from tests.xds.conftest import Only
 
 TTL = "xds.config.supports-resource-ttl"
 WRAPPER = "xds.config.supports-resource-in-sotw"
@@ -38,10 +39,10 @@ async def answered(client: Any, resource_type: ResourceType, response: Any) -> N
 
 @pytest.mark.parametrize("features", [[], [TTL], [WRAPPER]])
 async def test_t1_resources_are_wrapped_only_for_clients_that_know_wrapper_and_ttl(
-    served: Plane, features: list[str]
+    served: Plane, features: list[str], only: Only
 ) -> None:
     served.publish(service("web", 1, ttl=5))
-    client = served.sotw(user_agent_name="envoy", client_features=features)
+    client = served.sotw(only(EDS), user_agent_name="envoy", client_features=features)
     await client.ask(EDS, "web")
     response = await client.receive(EDS)
     assert not any(map(is_wrapped, response.resources))
@@ -49,9 +50,11 @@ async def test_t1_resources_are_wrapped_only_for_clients_that_know_wrapper_and_t
 
 
 @pytest.mark.parametrize("features", [[], [WRAPPER]])
-async def test_t1_delta_a_ttl_is_said_only_to_clients_that_know_it(served: Plane, features: list[str]) -> None:
+async def test_t1_delta_a_ttl_is_said_only_to_clients_that_know_it(
+    served: Plane, features: list[str], only: Only
+) -> None:
     served.publish(service("web", 1, ttl=5))
-    client = served.delta(user_agent_name="envoy", client_features=features)
+    client = served.delta(only(EDS), user_agent_name="envoy", client_features=features)
     await client.ask(EDS, "web")
     (resource,) = (await client.receive(EDS)).resources
     assert not resource.HasField("ttl")
@@ -60,10 +63,10 @@ async def test_t1_delta_a_ttl_is_said_only_to_clients_that_know_it(served: Plane
 @pytest.mark.parametrize("resource_type", SERVED, ids=lambda each: each.name)
 @pytest.mark.parametrize("method", ["sotw", "delta"])
 async def test_t1_a_client_that_knows_both_is_told_the_ttl(
-    served: Plane, method: str, resource_type: ResourceType
+    served: Plane, method: str, resource_type: ResourceType, only: Only
 ) -> None:
     served.publish(service("web", 1, ttl=2.5), service("other", 2))
-    client = getattr(served, method)(**TIMED)
+    client = getattr(served, method)(only(resource_type), **TIMED)
     await client.ask(resource_type, "web", "other")
     response = await client.receive(resource_type)
     ttls = {each.name: each.ttl.ToMilliseconds() for each in wrapped(response) if each.HasField("ttl")}
@@ -89,8 +92,8 @@ async def test_t2_a_heartbeat_prolongs_and_changes_nothing(served: Plane, resour
 
 
 @pytest.mark.parametrize("resource_type", SERVED, ids=lambda each: each.name)
-async def test_t4_delta_has_heartbeats_too(served: Plane, resource_type: ResourceType) -> None:
-    await heartbeats(served, served.delta(**TIMED), resource_type)
+async def test_t4_delta_has_heartbeats_too(served: Plane, resource_type: ResourceType, only: Only) -> None:
+    await heartbeats(served, served.delta(only(resource_type), **TIMED), resource_type)
 
 
 async def heartbeats(served: Plane, client: Any, resource_type: ResourceType) -> None:
@@ -114,9 +117,9 @@ async def heartbeats(served: Plane, client: Any, resource_type: ResourceType) ->
         await answered(client, resource_type, beat)
 
 
-async def test_t2_a_heartbeat_waits_for_the_answer_to_a_response(served: Plane) -> None:
+async def test_t2_a_heartbeat_waits_for_the_answer_to_a_response(served: Plane, only: Only) -> None:
     served.publish(service("web", 1, ttl=0.2))
-    client = served.sotw(**TIMED)
+    client = served.sotw(only(EDS), **TIMED)
     await client.ask(EDS, "web")
     first = await client.receive(EDS)
     assert await client.quiet(0.4)
@@ -125,9 +128,9 @@ async def test_t2_a_heartbeat_waits_for_the_answer_to_a_response(served: Plane) 
 
 
 @pytest.mark.parametrize("method", ["sotw", "delta"])
-async def test_t3_what_is_sent_again_without_a_ttl_lives_for_ever(served: Plane, method: str) -> None:
+async def test_t3_what_is_sent_again_without_a_ttl_lives_for_ever(served: Plane, method: str, only: Only) -> None:
     served.publish(service("web", 1, ttl=0.4))
-    client = getattr(served, method)(**TIMED)
+    client = getattr(served, method)(only(EDS), **TIMED)
     await client.ask(EDS, "web")
     await answered(client, EDS, await client.receive(EDS))
     served.publish(service("web", 1))
@@ -142,9 +145,9 @@ async def test_t3_what_is_sent_again_without_a_ttl_lives_for_ever(served: Plane,
     assert len((await client.receive(EDS)).resources) == 1
 
 
-async def test_t2_a_change_between_heartbeats_is_sent_as_ever(served: Plane) -> None:
+async def test_t2_a_change_between_heartbeats_is_sent_as_ever(served: Plane, only: Only) -> None:
     served.publish(service("web", 1, ttl=30))
-    client = served.sotw(**TIMED)
+    client = served.sotw(only(EDS), **TIMED)
     await client.ask(EDS, "web")
     await answered(client, EDS, await client.receive(EDS))
     served.publish(service("web", 7, ttl=30))

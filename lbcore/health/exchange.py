@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
-__all__ = ["Answer", "BrokenExchange", "Connection", "Request"]
+__all__ = ["MOST_OF_HEAD", "Answer", "BrokenExchange", "Connection", "Exchanging", "Request"]
 
 MOST_OF_HEAD = 65536  # bytes of an answer's head, before it counts as none
 
@@ -71,3 +71,39 @@ class Connection(Protocol):
 
     def abort(self) -> None:
         """Closes at once."""
+
+
+class Exchanging(asyncio.Protocol):
+    """What every kind of connection has: its transport, the answer that comes, and who waits for it."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._answer = Answer()
+        self._body_limit: int | None = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self._waiting = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _await_answer(self, request: Request) -> asyncio.Future[Answer]:
+        self._answer = Answer()
+        self._body_limit = request.body_limit
+        self._waiting = asyncio.get_running_loop().create_future()
+        return self._waiting
+
+    def _deliver(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(self._answer)
+
+    def _fail(self, reason: str, *, unanswered: bool = False) -> None:
+        waiting = self._waiting
+        self.abort()
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(BrokenExchange(reason, unanswered=unanswered))

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from typing import cast
 
 import httptools
 
-from lbcore.health.exchange import MOST_OF_HEAD, Answer, BrokenExchange, Request
+from lbcore.health.exchange import MOST_OF_HEAD, Answer, Exchanging, Request
 
 __all__ = ["Http1Connection"]
 
 
-class Http1Connection(asyncio.Protocol):
+class Http1Connection(Exchanging):
     """See `Connection`."""
 
     def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[Answer] | None = None
-        self._answer = Answer()
-        self._body_limit: int | None = 0
+        super().__init__()
         self._no_body = False
         self._received = 0  # bytes of the answer's head
         self._in_body = False
@@ -34,26 +30,16 @@ class Http1Connection(asyncio.Protocol):
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
         assert self._transport is not None
-        self._answer = Answer()
         self._received, self._in_body, self._ends_with_connection = 0, False, False
-        self._body_limit = request.body_limit
         self._no_body = request.method == "HEAD"
-        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        waiting = self._await_answer(request)
         if self.reusable:
             self._transport.write(_written(request))
         else:  # it spoke before it was asked, or is gone
             self._fail("closed before the request", unanswered=True)
         return waiting
 
-    def abort(self) -> None:
-        self._waiting = None
-        if self._transport is not None:
-            self._transport.abort()
-
     # What the transport says
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._kept = False
@@ -109,15 +95,7 @@ class Http1Connection(asyncio.Protocol):
         if self._answer.status < 200 and self._answer.status != 101:  # an interim answer
             self._answer = Answer()
             return
-        waiting, self._waiting = self._waiting, None
-        if not waiting.done():
-            waiting.set_result(self._answer)
-
-    def _fail(self, reason: str, *, unanswered: bool = False) -> None:
-        waiting = self._waiting
-        self.abort()
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(BrokenExchange(reason, unanswered=unanswered))
+        self._deliver()
 
 
 @lru_cache(maxsize=1024)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
 
-from lbcore.health.exchange import Answer, BrokenExchange, Request
+from lbcore.health.exchange import Answer, Exchanging, Request
 
 __all__ = ["Http2Connection"]
 
@@ -18,15 +17,12 @@ _TYPE_AT = 3  # where a frame bears its type (RFC 9113, section 4.1)
 _SETTINGS = 4  # with which every server begins (section 3.4)
 
 
-class Http2Connection(asyncio.Protocol):
+class Http2Connection(Exchanging):
     """See `Connection`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
-        self._transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[Answer] | None = None
-        self._answer = Answer()
-        self._body_limit: int | None = 0
         self._preface = b""  # what came first, as far as it says what it is
         self._to_send = b""
         self._stream = 0
@@ -39,12 +35,9 @@ class Http2Connection(asyncio.Protocol):
         return self._transport is not None and not self._going_away and not self._transport.is_closing()
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
-        self._answer = Answer()
         self._heard = False
-        self._body_limit = request.body_limit
         self._to_send = request.body
-        self._waiting = asyncio.get_running_loop().create_future()
-        waiting = self._waiting
+        waiting = self._await_answer(request)
         if not self.reusable:
             self._fail(self._why_closed, unanswered=True)
             return waiting
@@ -57,15 +50,10 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
         return waiting
 
-    def abort(self) -> None:
-        self._waiting = None
-        if self._transport is not None:
-            self._transport.abort()
-
     # What the transport says
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
         self._http.initiate_connection()
         self._flush()
 
@@ -108,9 +96,7 @@ class Http2Connection(asyncio.Protocol):
             self._answer.take(event.data, self._body_limit)
             self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):
-            waiting, self._waiting = self._waiting, None
-            if waiting is not None and not waiting.done():
-                waiting.set_result(self._answer)
+            self._deliver()
         elif isinstance(event, h2.events.StreamReset):
             self._fail(f"RST_STREAM, error {int(event.error_code)}")
 
@@ -128,10 +114,8 @@ class Http2Connection(asyncio.Protocol):
             self._transport.write(content)
 
     def _fail(self, reason: str, *, unanswered: bool = False) -> None:
-        waiting, self._why_closed = self._waiting, reason
-        self.abort()
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(BrokenExchange(reason, unanswered=unanswered))
+        self._why_closed = reason
+        super()._fail(reason, unanswered=unanswered)
 
 
 def _fields(request: Request) -> list[tuple[str, str]]:

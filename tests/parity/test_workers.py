@@ -101,6 +101,17 @@ def test_workers_share_the_streams_and_tell_the_same(start: Callable[[str], Lbco
     service = start(configuration("127.0.0.1:1", ["10.0.0.9:9"], near={**near, "nearest_first": True}))
     asyncio.run(follow_with_many(service))
 
+    argv = ["--grpc", service.grpc, "--admin", "127.0.0.1:0", "--workers", "2", "--store", "memory"]
+    another = lbcore("serve", service.config, *argv)
+    assert another.code == 1
+    assert f"cannot listen on {service.grpc}" in another.stderr, "strangers do not share the port"
+
+    workers = workers_of(service)
+    service.process.signal(signal.SIGKILL)
+    wait_until(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the end of workers without a builder"
+    )
+
 
 async def follow_with_many(service: LbcoreService) -> None:
     channels = [
@@ -175,18 +186,3 @@ def test_workers_prove_who_calls(tmp_path: Path) -> None:
         assert "status is not granted" in lbcore("nodes", *options).stderr
         stranger = lbcore("pick", "web", *options[:4])
         assert stranger.code == 1
-
-
-def test_a_port_that_is_taken_is_told(start: Callable[[str], LbcoreService]) -> None:
-    service = start(configuration("127.0.0.1:1", []))
-    argv = ["--grpc", service.grpc, "--admin", "127.0.0.1:0", "--workers", "2"]
-    ended = lbcore("serve", service.config, *argv, "--store", "memory")
-    assert ended.code == 1
-    assert f"cannot listen on {service.grpc}" in ended.stderr
-
-
-def test_workers_end_with_the_process_that_feeds_them(start: Callable[[str], LbcoreService]) -> None:
-    service = start(configuration("127.0.0.1:1", []))
-    workers = workers_of(service)
-    service.process.signal(signal.SIGKILL)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "their end")

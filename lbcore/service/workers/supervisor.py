@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from lbcore.config import Configuration
 from lbcore.directory import Directory
-from lbcore.service.binding import Binding
+from lbcore.service.binding import Binding, CannotListen
 from lbcore.service.metrics import XdsMetrics
 from lbcore.service.server_options import GRACE
 from lbcore.service.workers.messages import (
@@ -45,6 +45,7 @@ __all__ = ["Workers"]
 
 logger = logging.getLogger(__name__)
 
+_START_LIMIT = 60.0  # seconds that all workers together have to listen
 _ANSWER_LIMIT = 5.0  # seconds that a worker has to say how its clients are
 _LONGEST_PAUSE = 5.0  # seconds before a worker that dies again and again is started again
 _SETTLED = 10.0  # seconds after which a worker's death is not on account of its start
@@ -98,10 +99,14 @@ class Workers(Collector):
         return replace(binding, port=port)
 
     async def start(self, binding: Binding) -> None:
-        """Starts all of them, and returns when they listen."""
+        """Starts all of them, and returns when they listen. Raises `CannotListen` where they do not in time."""
         for worker in self._workers:
             worker.begin(binding, self.forward_to)
-        await asyncio.gather(*(worker.listening.wait() for worker in self._workers))
+        listening = asyncio.gather(*(worker.listening.wait() for worker in self._workers))
+        try:
+            await asyncio.wait_for(listening, _START_LIMIT)
+        except asyncio.TimeoutError:
+            raise CannotListen(f"the workers do not listen on {binding} within {_START_LIMIT:g} s") from None
 
     async def run(self) -> None:
         """Follows the Directory for ever, and feeds the workers."""
@@ -229,6 +234,8 @@ class _Worker:
                 await self._serve(binding, forward_to)
             except (OSError, asyncio.IncompleteReadError) as gone:
                 logger.debug("worker %d: %s", self._number, gone)
+            except Exception:
+                logger.exception("worker %d says what cannot be understood", self._number)
             finally:
                 self._forget()
             if self._stopping:

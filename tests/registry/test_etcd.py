@@ -105,6 +105,7 @@ async def test_servers_are_interchangeable(start: Start) -> None:
     report = Report(WEB, Health.DEGRADED, LoadReport(rif=2))
     await second.registry.heartbeat(written.lease, [report], 2)
     await until(lambda: first.directory.current.services["web"].endpoints[0].health is Health.DEGRADED, "the report")
+    await until(lambda: [each.load for each in first.registry.registrations()] == [LoadReport(rif=2)], "the load")
     await until(lambda: first.registry.revision == second.registry.revision, "the same revision")
     versions = {each.directory.current.services["web"].version for each in (first, second)}
     assert (first.registry.epoch, len(versions)) == (second.registry.epoch, 1)

@@ -25,6 +25,7 @@ from lbcore.registration import Announcement, Key, Registration, RegistrySetting
 from lbcore.registry.admission import check_announcements
 from lbcore.registry.etcd.board import EtcdBoard
 from lbcore.registry.etcd.leases import KEPT, EtcdLeases
+from lbcore.registry.etcd.loads import SharedLoads
 from lbcore.registry.etcd.memory import RegistryMemory
 from lbcore.registry.etcd.records import Keys, LeaseRecord, Record, decode_lease, encode_lease
 from lbcore.registry.etcd.view import View
@@ -63,6 +64,7 @@ class EtcdRegistry:
         self._board = EtcdBoard(prefix, self._settings)
         self._keys = Keys(prefix)
         self._view = View(self._keys)
+        self._loads = SharedLoads(prefix, self._view.loads)
         self._feed = Feed("", self._view.registrations, lambda: self._view.revision)
         self._publisher = Publisher(directory, self._settings, clock)
         self._memory = memory
@@ -81,10 +83,11 @@ class EtcdRegistry:
         self._leases = EtcdLeases(self._connection)
         self._writer = Writer(self._connection, self._keys, self._view)
         self._board.open(self._connection, self._leases)
+        self._loads.open(self._connection, self._leases)
 
     async def run(self) -> None:
         """Follows etcd, judges leases that have run out, shares health checks and publishes what changes, for ever."""
-        parts = [self._follow(), self._publisher.run(), self._judge_for_ever(), self._board.run()]
+        parts = [self._follow(), self._publisher.run(), self._judge_for_ever(), self._board.run(), self._loads.run()]
         if self._memory is not None:
             parts += [self._memory.keep_for_ever(self._view), self._recall(self._memory)]
         await asyncio.gather(*parts)
@@ -147,7 +150,7 @@ class EtcdRegistry:
         return await self._written(lease_id, lease, wanted, decide)
 
     async def heartbeat(self, lease_id: int, reports: Sequence[Report] = (), sequence: int = 0) -> Written:
-        """See `Registry.heartbeat`. Load is known to this server alone."""
+        """See `Registry.heartbeat`."""
         self._expect_sync()
         return await self._report(lease_id, await self._keep(lease_id), reports, sequence)
 
@@ -156,7 +159,7 @@ class EtcdRegistry:
         mine = {key for key in by_key if (record := self._view.records.get(key)) and record.lease == lease_id}
         for key in mine:
             if (load := by_key[key].load) is not None:
-                self._view.loads[key] = load
+                self._loads.hear(key, load)
 
         def decide(key: Key, record: Record | None) -> Decision:
             return _reported(record, by_key[key], lease_id, sequence)
@@ -303,6 +306,7 @@ class EtcdRegistry:
             elif changes:
                 self._feed.append(changes)
                 self._publisher.apply(changes)
+            self._loads.apply(step)
             self._board.apply(step)
             if not self._synced:
                 self._synced = True

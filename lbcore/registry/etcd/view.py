@@ -28,7 +28,7 @@ class View:
         self.leases: dict[int, LeaseRecord] = {}
         self.records: dict[Key, Record] = {}
         self.weights = Weights()
-        self.loads: dict[Key, LoadReport] = {}  # as this server heard them; they are not written
+        self.loads: dict[Key, LoadReport] = {}  # kept by SharedLoads
         self._keys = keys
         self._modified: dict[Key, int] = {}
         self._keys_of: dict[int, set[Key]] = {}

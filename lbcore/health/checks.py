@@ -125,11 +125,13 @@ class _Session:
         self.first = asyncio.Event()
         self._checks = checks
         self._due = asyncio.Event()
+        self._ended = False
         self._lag = 0.0  # seconds by which the event loop itself was late at the last check's time limit
         self._task = asyncio.ensure_future(self._run())
 
     def end(self) -> asyncio.Task[None]:
         """Ends the checks; returns the task that then ends."""
+        self._ended = True  # a probe may take the cancellation for a failed check
         self._task.cancel()
         self.first.set()  # nobody waits for what will not come
         return self._task
@@ -157,6 +159,8 @@ class _Session:
                 if timing.lateness is not None:
                     timing.lateness(max(0.0, loop.time() - due))
                 outcome = await self._check()
+            if self._ended:
+                return
             if outcome.cause is Cause.NETWORK_TIMEOUT and self._lag > settings.timeout / 2:
                 self._checks.counts.inconclusive += 1
                 self.first.set()

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+from async_timeout import timeout as time_limit
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.client.batch import Batch, Picks, Table, stream_key, stream_requests
@@ -293,7 +294,8 @@ class _Stream:
     async def exchange(self, requests: list[pb.PickStreamRequest], timeout: float) -> Picks:
         async with self._turn:
             try:
-                return await asyncio.wait_for(self._exchange(Batch(requests, self._table)), timeout)
+                async with time_limit(timeout):
+                    return await self._exchange(Batch(requests, self._table))
             except asyncio.TimeoutError:
                 raise RequestTimedOut(f"{self._target} did not answer within {timeout:g} s") from None
             except grpc.RpcError as error:

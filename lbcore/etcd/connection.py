@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from aetcd import rpc
+from async_timeout import timeout as time_limit
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.errors import StoreFailed
@@ -78,7 +79,11 @@ class EtcdConnection:
                 metadata = await self._metadata(channel)
                 call = getattr(getattr(rpc, f"{service}Stub")(channel), method)(requests, metadata=metadata)
                 try:
-                    while (response := await asyncio.wait_for(call.read(), patience)) is not EOF:
+                    while True:
+                        async with time_limit(patience):
+                            response = await call.read()
+                        if response is EOF:
+                            break
                         yield response
                 finally:
                     call.cancel()

@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from types import TracebackType
 
+from async_timeout import timeout as time_limit
+
 from lbcore.cluster import Cluster
 from lbcore.health.checks import Checks, Timing
 from lbcore.health.counts import CheckCounts
@@ -127,7 +129,8 @@ class HealthChecker:
         """Applies what is found, and follows the membership."""
         while True:
             try:
-                await asyncio.wait_for(self._changed.wait(), _LOOK)
+                async with time_limit(_LOOK):
+                    await self._changed.wait()
             except asyncio.TimeoutError:
                 self._follow(checks)
                 continue

@@ -10,6 +10,8 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from async_timeout import timeout as time_limit
+
 from lbcore.address import split_address
 from lbcore.health.exchange import Answer, BrokenExchange, Connection, Request
 from lbcore.health.outcome import Cause, Outcome
@@ -79,7 +81,8 @@ class HttpProbe:
                     raise
                 # It was closed while idle, as the request was on its way: that says nothing of the endpoint.
         remaining = deadline - asyncio.get_running_loop().time()
-        connection = await asyncio.wait_for(self._connect(endpoint), remaining)
+        async with time_limit(remaining):
+            connection = await self._connect(endpoint)
         return await self._ask(endpoint, connection, deadline)
 
     async def _ask(self, endpoint: Endpoint, connection: Connection, deadline: float) -> Answer:

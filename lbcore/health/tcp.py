@@ -9,6 +9,8 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
+from async_timeout import timeout as time_limit
+
 from lbcore.address import split_address
 from lbcore.health.outcome import Cause, Outcome
 from lbcore.health.probe import checked_address, holds_in_order
@@ -41,7 +43,8 @@ class TcpProbe:
     async def check(self, endpoint: Endpoint) -> Outcome:
         """See `Probe`."""
         try:
-            return await asyncio.wait_for(self._exchange(endpoint), self._timeout)
+            async with time_limit(self._timeout):
+                return await self._exchange(endpoint)
         except asyncio.TimeoutError:
             return Outcome(Cause.NETWORK_TIMEOUT, f"no answer within {self._timeout:g} s")
         except (OSError, EOFError, ValueError) as error:

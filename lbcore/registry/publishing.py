@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
+from async_timeout import timeout as time_limit
+
 from lbcore.directory import Directory
 from lbcore.membership import Membership
 from lbcore.model import Endpoint
@@ -132,7 +134,8 @@ class Publisher:
     async def _until_woken(self) -> None:
         while self._damping.held and not self._woken.is_set():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), _LOOK)
+                async with time_limit(_LOOK):
+                    await self._woken.wait()
             if self._release():
                 return
         await self._woken.wait()

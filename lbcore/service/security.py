@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from async_timeout import timeout as time_limit
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -96,7 +97,8 @@ class Security(Collector):
         while True:
             interval = None if self._certificates is None else self._certificates.settings.check_interval
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), interval)
+                async with time_limit(interval):
+                    await self._changed.wait()
             self._changed.clear()
             if self._certificates is not None:
                 self._certificates.refresh()

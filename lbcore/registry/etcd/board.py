@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from aetcd import rpc
+from async_timeout import timeout as time_limit
 
 from lbcore.board import BoardReader, Verdict
 from lbcore.errors import StoreFailed
@@ -151,7 +152,8 @@ class EtcdBoard:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             with suppress(StoreFailed, asyncio.TimeoutError):  # it ends by itself
-                await asyncio.wait_for(self._leases.revoke(lease), _LEAVING)
+                async with time_limit(_LEAVING):
+                    await self._leases.revoke(lease)
 
     def _take_lease(self, lease: int) -> None:
         self._lease = lease
@@ -167,7 +169,9 @@ class EtcdBoard:
             await asyncio.sleep(self.patience / 3)
             asked = loop.time()
             try:
-                if not await asyncio.wait_for(self._leases.keep(lease), heard + self.patience - asked):
+                async with time_limit(heard + self.patience - asked):
+                    kept = await self._leases.keep(lease)
+                if not kept:
                     raise StoreFailed("this server's lease has run out")
                 heard = asked
             except asyncio.TimeoutError:

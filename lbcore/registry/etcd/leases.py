@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from aetcd import rpc
+from async_timeout import timeout as time_limit
 
 from lbcore.errors import StoreFailed
 from lbcore.etcd.connection import EtcdConnection
@@ -70,7 +71,8 @@ class EtcdLeases:
             self._asked.put_nowait(lease)
         self._waiting.setdefault(lease, []).append(answer)
         try:
-            return await asyncio.wait_for(answer, _TIMEOUT) > 0
+            async with time_limit(_TIMEOUT):
+                return await answer > 0
         except asyncio.TimeoutError:
             self._reading.cancel()
             raise StoreFailed(f"etcd {self._connection.member}: no answer to a keep-alive in {_TIMEOUT:g} s") from None

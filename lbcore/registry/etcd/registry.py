@@ -15,6 +15,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from aetcd import rpc
+from async_timeout import timeout as time_limit
 
 from lbcore.directory import Directory
 from lbcore.errors import NotReady, StoreFailed, UnknownLease
@@ -291,7 +292,8 @@ class EtcdRegistry:
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._readers, (revision, id(reached), reached))
         try:
-            await asyncio.wait_for(reached, _READ_BACK)
+            async with time_limit(_READ_BACK):
+                await reached
         except asyncio.TimeoutError:
             logger.debug("revision %d is written but not read back yet", revision)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from async_timeout import timeout as time_limit
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -104,7 +105,8 @@ class Workers(Collector):
             worker.begin(binding, self.forward_to)
         listening = asyncio.gather(*(worker.listening.wait() for worker in self._workers))
         try:
-            await asyncio.wait_for(listening, _START_LIMIT)
+            async with time_limit(_START_LIMIT):
+                await listening
         except asyncio.TimeoutError:
             raise CannotListen(f"the workers do not listen on {binding} within {_START_LIMIT:g} s") from None
 
@@ -203,10 +205,12 @@ class _Worker:
         if self._writer is None:
             return []
         self._asked += 1
-        answer = self._questions[self._asked] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[ClientStatus]] = asyncio.get_running_loop().create_future()
+        self._questions[self._asked] = answer
         try:
             self.send(AskClients(self._asked))
-            return await asyncio.wait_for(answer, _ANSWER_LIMIT)
+            async with time_limit(_ANSWER_LIMIT):
+                return await answer
         except (asyncio.TimeoutError, ConnectionError):
             logger.warning("worker %d does not say how its clients are", self._number)
             return []
@@ -218,7 +222,8 @@ class _Worker:
         self.send(Drain())
         if self._process is not None:
             try:
-                await asyncio.wait_for(self._process.wait(), 2 * GRACE)
+                async with time_limit(2 * GRACE):
+                    await self._process.wait()
             except asyncio.TimeoutError:
                 logger.warning("worker %d does not end by itself", self._number)
                 self._process.kill()

@@ -23,12 +23,14 @@ settings.register_profile("suite", settings.get_profile("explore"), derandomize=
 settings.load_profile("suite")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test of the parts around the core may be run once more where it failed; the summary lists each such test.
 
     Those meet other programs, sockets and clocks, which a busy machine may upset; what broke for good fails both times.
     The core's tests meet none of these: a failure there is never chance.
     """
+    if not config.pluginmanager.hasplugin("rerunfailures"):  # `-p no:rerunfailures` shows every failure
+        return
     core = Path(__file__).parent / "core"
     for item in items:
         if core not in item.path.parents:

@@ -5,7 +5,9 @@ Envoy starts from `examples/envoy.yaml`, with the address of the server under te
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +108,32 @@ def test_a_restart_costs_no_request_and_envoy_converges(
         settled = traffic.mark()
         wait_until(lambda: sum(traffic.since(settled).values()) > 50, "more requests")
         assert traffic.since(settled).keys() == {two, three}
+    assert traffic.failures == []
+    assert control_plane.nacks == []
+
+
+def test_two_hundred_changes_cost_no_request(
+    control_plane: ControlPlane, start: Start, start_backends: Callable[..., HttpBackends]
+) -> None:
+    """Of endpoints each time, every tenth time of the policy as well, and with two restarts of the control plane."""
+    addresses = start_backends(["127.0.0.1"] * 5).addresses
+    listener, draw = ingress("web"), random.Random(1)
+    policies = itertools.cycle((RoundRobin(), LeastRequest(), Random(), Maglev(), RingHash()))
+    policy: Policy = next(policies)
+    control_plane.publish(service("web", *addresses), listeners=[listener])
+    with HttpTraffic(listening(start())) as traffic:
+        for number in range(200):
+            if number in (70, 140):
+                control_plane.stop()
+                control_plane.start()
+            if number % 10 == 9:
+                policy = next(policies)
+            some = draw.sample(addresses, draw.randint(1, 5))
+            control_plane.publish(service("web", *some, policy=policy), listeners=[listener])
+            answered = traffic.mark()
+            wait_until(lambda mark=answered: traffic.since(mark), "a request after each change")
+        control_plane.publish(service("web", addresses[0], policy=RoundRobin()), listeners=[listener])
+        wait_until(lambda: traffic.since(traffic.mark() - 20).keys() == {addresses[0]}, "the last change")
     assert traffic.failures == []
     assert control_plane.nacks == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 
@@ -72,6 +73,9 @@ class Server:
     def checked_here(self) -> int:
         return sum(count for _, count in self.health.checked_here())
 
+    def knows(self, members: int) -> bool:
+        return len(self.registry.board.members) == members
+
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -122,6 +126,7 @@ async def start(address: EtcdAddress, backends: UnreliableBackends) -> AsyncIter
                 await server.start()
                 ending.push_async_callback(_end, server)
             total = min(owners, count) * len(backends.addresses)
+            await until(lambda: all(each.knows(count) for each in servers), "each other")
             await until(lambda: sum(each.checked_here() for each in servers) == total, "shares")
             return servers
 
@@ -137,7 +142,8 @@ async def test_each_endpoint_is_checked_by_its_owners_and_all_servers_know(
     start: Start, backends: UnreliableBackends
 ) -> None:
     servers = await start(3, owners=2)
-    assert all(each.checked_here() < 12 for each in servers)
+    checkers = Counter(address for each in servers for address in each.health._services["web"].checking)
+    assert checkers == dict.fromkeys(backends.addresses, 2)
     ill = backends.addresses[4]
     backends.become(ill, Mood.FAILS)
     for server in servers:
@@ -158,7 +164,8 @@ async def test_a_server_that_joins_or_leaves_takes_and_gives_its_share_and_nothi
     third = Server(address, backends.addresses, owners=1)
     await third.start()
     everyone = [*servers, third]
-    await until(lambda: sum(each.checked_here() for each in everyone) == 12 and third.checked_here(), "its share")
+    await until(lambda: all(each.knows(3) for each in everyone), "three members")
+    await until(lambda: sum(each.checked_here() for each in everyone) == 12, "its share")
     leaving = asyncio.get_running_loop().time()
     await third.end()
     await until(lambda: sum(each.checked_here() for each in servers) == 12, "given back")

@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import uvloop
+from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from bench.xds_server import BARE
@@ -64,13 +65,15 @@ class Client:
         self._call = call
         self.arrived = asyncio.Event()
         self.at = 0.0
-        self.bytes = 0
+        self.last = b""
+        self.received = 0
 
     async def run(self, first: bytes, answer: Any) -> None:
         await self._call.write(first)
         while (message := await self._call.read()) is not grpc.aio.EOF:
             self.at = time.monotonic()
-            self.bytes = len(message)
+            self.last = message
+            self.received += 1
             self.arrived.set()
             await self._call.write(answer(message))
 
@@ -131,6 +134,34 @@ async def pushes(to: Server, clients: list[Client], command: Any) -> tuple[list[
     return cpu, delays
 
 
+async def coalesced(to: Server, clients: list[Client], rate: int, seconds: float) -> None:
+    """Far more changes than anybody could send: how long after the last one all have it."""
+    before = [client.received for client in clients]
+    over = await asyncio.to_thread(to.say, f"flood {rate} {seconds}")
+    last = int(over["published"])
+    for client in clients:
+        while newest_port(client.last) != last:
+            client.arrived.clear()
+            await client.arrived.wait()
+    row(
+        f"{last / seconds:.0f} changes/s to {len(clients)} streams: s from the last until all have it",
+        f"{max(client.at for client in clients) - over['time']:.2f}",
+        f"<= 1 at {rate}/s",
+    )
+    told = [client.received - earlier for client, earlier in zip(clients, before, strict=True)]
+    row("  messages to a stream", f"{min(told)} to {max(told)}, of {last} changes", "")
+
+
+def newest_port(message: bytes) -> int:
+    """The port of the endpoint that changes."""
+    response = discovery_pb2.DiscoveryResponse.FromString(message)
+    assignment = endpoint_pb2.ClusterLoadAssignment.FromString(response.resources[0].value)
+    addresses = (
+        each.endpoint.address.socket_address for locality in assignment.endpoints for each in locality.lb_endpoints
+    )
+    return next(int(address.port_value) for address in addresses if address.address == "10.99.0.1")
+
+
 def row(subject: str, measured: str, goal: str) -> None:
     print(f"{subject:58} {measured:42} goal {goal}", flush=True)
 
@@ -155,7 +186,8 @@ async def fan_out(streams: int) -> None:
             row(f"{streams} clients connect at once, all answered", f"{connected:.2f} s", "<= 10 s for 1000")
             row("memory of a stream", f"{(usage['rss'] - empty['rss']) / streams / 1024:.1f} KiB", "<= 40 KiB")
             cpu, delays = await pushes(running, clients, lambda number: f"publish {number + 2}")
-            size = clients[0].bytes
+            size = len(clients[0].last)
+            await coalesced(running, clients, 10_000, 3.0)
         bare_first = bare_answer(b"")
         async with fleet(running.port, streams, f"/{BARE}/Stream", bare_first, bare_answer) as clients:
             await asyncio.gather(*(client.arrived.wait() for client in clients))
@@ -179,7 +211,7 @@ async def many_endpoints(services: int, endpoints: int, streams: int) -> None:
             await asyncio.sleep(1)
             cpu, delays = await pushes(running, clients, lambda number: f"publish {number + 2}")
     subject = f"{services} x {endpoints} endpoints, 1 changed, {streams} delta clients"
-    row(f"{subject}: bytes", str(clients[0].bytes), "<= 2x the assignment's")
+    row(f"{subject}: bytes", str(len(clients[0].last)), "<= 2x the assignment's")
     row("  CPU for a push, us", spread(cpu, 1e6), "")
     row("  ms until it is there", spread(delays, 1e3), "")
 

@@ -4,6 +4,7 @@ Run as a process of its own: prints its port; then each line of standard input i
 with the time (CLOCK_MONOTONIC), CPU seconds and resident bytes. It ends with its standard input.
 
     publish N     the service `web`, or of many services the first, has its one changing endpoint at port N
+    flood R S     the same R times a second, for S seconds; the answer says which was the last
     move A B      `web` has the endpoint at A alone, and Envoys a listener at B that leads there
     bare SIZE     every bare stream is sent so many bytes
     usage         nothing else
@@ -67,6 +68,25 @@ def services(count: int, endpoints: int, port: int) -> list[ServiceSnapshot]:
     return made
 
 
+def with_first_at(port: int, fleet: list[ServiceSnapshot]) -> list[ServiceSnapshot]:
+    """The fleet after a change of the one endpoint that changes."""
+    first = fleet[0].endpoints
+    changed = Endpoint(f"10.99.0.1:{port}", locality=first[0].locality)
+    return [ServiceSnapshot(name="web", endpoints=(changed, *first[1:])), *fleet[1:]]
+
+
+async def flood(directory: Directory, fleet: list[ServiceSnapshot], rate: float, seconds: float) -> int:
+    """Publishes as often as it is told, or as it can; returns how often."""
+    begun, count = time.monotonic(), 0
+    while (elapsed := time.monotonic() - begun) < seconds:
+        due = min(int(elapsed * rate), count + 100)
+        while count < due:
+            count += 1
+            directory.publish("bench", with_first_at(count, fleet))
+        await asyncio.sleep(0.001)
+    return count
+
+
 async def serve(count: int, endpoints: int) -> None:
     directory, bare = Directory(), Bare()
     fleet = services(count, endpoints, 1)
@@ -80,15 +100,18 @@ async def serve(count: int, endpoints: int) -> None:
     await server.start()
     following = asyncio.ensure_future(xds.run())
     gc.freeze()
+    published = 0
     while line := await asyncio.to_thread(sys.stdin.readline):
         command, _, argument = line.strip().partition(" ")
         now = time.monotonic()
         if command == "publish":
-            first = fleet[0].endpoints
-            changed = Endpoint(f"10.99.0.1:{argument}", locality=first[0].locality)
-            web = ServiceSnapshot(name="web", endpoints=(changed, *first[1:]))
+            changed = with_first_at(int(argument), fleet)
             now = time.monotonic()
-            directory.publish("bench", [web, *fleet[1:]])
+            directory.publish("bench", changed)
+        elif command == "flood":
+            rate, _, seconds = argument.partition(" ")
+            published = await flood(directory, fleet, float(rate), float(seconds))
+            now = time.monotonic()
         elif command == "move":
             endpoint, _, bound = argument.partition(" ")
             web = ServiceSnapshot(name="web", endpoints=(Endpoint(endpoint),))
@@ -97,7 +120,7 @@ async def serve(count: int, endpoints: int) -> None:
             directory.publish("bench", [web], [listener])
         elif command == "bare":
             bare.push(int(argument))
-        usage = {"time": now, "cpu": time.process_time(), "rss": resident(), "streams": xds.stream_count}
+        usage = {"time": now, "cpu": time.process_time(), "rss": resident(), "published": published}
         print(json.dumps(usage), flush=True)
     following.cancel()
     await server.stop(None)

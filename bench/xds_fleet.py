@@ -134,6 +134,13 @@ async def pushes(to: Server, clients: list[Client], command: Any) -> tuple[list[
     return cpu, delays
 
 
+async def bare_pushes(to: Server, streams: int, size: int) -> tuple[list[float], list[float]]:
+    """The same rounds by the bare server, of so many bytes."""
+    async with fleet(to.port, streams, f"/{BARE}/Stream", bare_answer(b""), bare_answer) as clients:
+        await asyncio.gather(*(client.arrived.wait() for client in clients))
+        return await pushes(to, clients, lambda _: f"bare {size}")
+
+
 async def coalesced(to: Server, clients: list[Client], rate: int, seconds: float) -> None:
     """Far more changes than anybody could send: how long after the last one all have it."""
     before = [client.received for client in clients]
@@ -188,10 +195,7 @@ async def fan_out(streams: int) -> None:
             cpu, delays = await pushes(running, clients, lambda number: f"publish {number + 2}")
             size = len(clients[0].last)
             await coalesced(running, clients, 10_000, 3.0)
-        bare_first = bare_answer(b"")
-        async with fleet(running.port, streams, f"/{BARE}/Stream", bare_first, bare_answer) as clients:
-            await asyncio.gather(*(client.arrived.wait() for client in clients))
-            floor, floor_delays = await pushes(running, clients, lambda _: f"bare {size}")
+        floor, floor_delays = await bare_pushes(running, streams, size)
     row(f"one change to {streams} streams, ms until it is there", spread(delays, 1e3), "p95 <= 150 at 1000")
     row("  a bare server, the same", spread(floor_delays, 1e3), "")
     ratio = statistics.median(cpu) / statistics.median(floor)
@@ -210,9 +214,11 @@ async def many_endpoints(services: int, endpoints: int, streams: int) -> None:
             await asyncio.gather(*(client.arrived.wait() for client in clients))
             await asyncio.sleep(1)
             cpu, delays = await pushes(running, clients, lambda number: f"publish {number + 2}")
+        floor, _ = await bare_pushes(running, streams, len(clients[0].last))
     subject = f"{services} x {endpoints} endpoints, 1 changed, {streams} delta clients"
     row(f"{subject}: bytes", str(len(clients[0].last)), "<= 2x the assignment's")
     row("  CPU for a push, us", spread(cpu, 1e6), "")
+    row("  a bare server that pushes as many bytes", spread(floor, 1e6), "")
     row("  ms until it is there", spread(delays, 1e3), "")
 
 

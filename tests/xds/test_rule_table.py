@@ -16,6 +16,8 @@ RULES = {
     **{f"V{number}": "validity" for number in range(1, 9)},
     **{f"R{number}": "trust" for number in range(1, 10)},
 }
+# Those of state of the world, delta and TTL that are of several types on one stream: the aggregated one.
+ACROSS_TYPES = {"S19", "S20", "S21", "D16", "D17"}
 _TEST = re.compile(r"def (test_[a-z0-9_]+)")
 _IDS = re.compile(r"_([asdtvr]\d{1,2})(?=_)")
 
@@ -40,3 +42,10 @@ def test_there_are_75_rules() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_has_a_test_that_bears_its_id(rule: str) -> None:
     assert rule in ids_that_tests_bear(), f"{rule} ({RULES[rule]}): no test bears its id"
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule[0] in "SDT" and rule not in ACROSS_TYPES])
+def test_every_rule_of_one_type_is_tested_on_both_services(rule: str) -> None:
+    """Aggregated and per type: a test that takes the fixture `only` runs on both."""
+    header = re.compile(rf"def test_(?:\w+_)?{rule.lower()}_\w+\([^)]*\bonly: ")
+    assert any(header.search(path.read_text()) for path in TESTS.rglob("test_*.py")), f"{rule}: not on both"

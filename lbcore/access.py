@@ -170,7 +170,7 @@ class Permit:
 
     @cached_property
     def _nodes(self) -> re.Pattern[str]:
-        return _compiled(tuple(name for grant in self.grants for name in grant.nodes))
+        return _compiled(tuple(name for grant in self.grants if "xds" in grant.allow for name in grant.nodes))
 
 
 EVERYTHING = Permit((Grant(identity="dns:any", allow=ACTIONS),))

@@ -33,6 +33,7 @@ cdef double RATIO_STEP = 0.2                # of its logarithm: endpoints that d
 cdef double SMALLEST_RATIO = 0.01
 cdef double RESOLUTION = 50000.0            # ns; about a round trip on loopback: what differs below it is the caller's own doing
 cdef double LEAST_FLUCTUATION = 0.001       # a thirtieth of a latency, squared: less is no news
+cdef double MOST_PENALTY = 1e12             # ns; else, where all fail, they raise the mean that they count for without end
 cdef double LONGEST_PAUSE = 100.0           # usual intervals between two requests, that one counts for at most
 cdef int64_t SHORTEST_REFRESH = 1000000     # ns
 cdef int64_t LONGEST_REFRESH = 100000000    # ns
@@ -269,7 +270,7 @@ cdef int64_t adaptive_sent(Slot* slot, int64_t now) noexcept:
     if slot.active == 1:
         slot.waiting_since = now
     scoreboard_write(fleet.base.board, slot.place, adaptive_load(fleet, slot, slot.active))
-    return <int64_t>(met + 0.5)
+    return <int64_t>(min(met, 9e18) + 0.5)
 
 
 cdef void adaptive_probed(Slot* slot, const Load* load, int64_t latency, int64_t now, uint32_t count) noexcept:
@@ -311,7 +312,7 @@ cdef void adaptive_learn(AdaptiveFleet* fleet, Slot* slot, const Outcome* outcom
     if outcome.ok:
         latency = min(latency, fleet.sample_limit * max(usual, fleet.mean) * length)
     else:
-        latency = max(latency, fleet.error_penalty * fleet.mean * length)
+        latency = max(latency, min(fleet.error_penalty * fleet.mean, MOST_PENALTY) * length)
     adaptive_age(fleet, slot, outcome.now, length)
     residual = (latency - usual * length) / (usual * slot.mean_length)
     fleet.samples += 1

@@ -94,9 +94,9 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
         # Answers agree a little by chance already, because they are compared with one mean of `memory` samples.
         fluctuation = fleet.fluctuation + LEAST_FLUCTUATION
         if fleet.agreement > 2.0 / fleet.memory * fluctuation and now - slot.estimated_at < fleet.patience:
-            ratio *= 1.0 + min(1.0, fleet.agreement / fluctuation - 2.0 / fleet.memory) * (
+            ratio *= max(SMALLEST_RATIO, 1.0 + min(1.0, fleet.agreement / fluctuation - 2.0 / fleet.memory) * (
                 slot.lately * slot.faded_samples / slot.samples
-            )
+            ))
     if slot.active and fleet.mean > 0.0:
         # Waiting in vain is a sample too, once it is longer than any single sample could count for.
         waited = <double>(now - slot.waiting_since) / (1.0 + slot.active / fleet.workers)

@@ -60,7 +60,7 @@ cdef void weighted_observe(Slot* slot, const Outcome* outcome) noexcept:
     utilization = load.utilization + load.errors_per_second / load.requests_per_second * fleet.error_utilization_penalty
     if slot.estimated_at == 0 or outcome.now - slot.estimated_at >= fleet.weight_expiration_period:
         slot.waiting_since = outcome.now    # since when reports have come without a gap
-    slot.estimate = load.requests_per_second / utilization
+    slot.estimate = min(load.requests_per_second / utilization, 1e200)
     slot.estimated_at = max(outcome.now, <int64_t>1)
 
 
@@ -137,6 +137,8 @@ cdef int32_t weighted_choose(Selector* base, Draw* draw, uint64_t hash) noexcept
     cdef double factor
     if selector.version != fleet.version and weighted_schedule(selector, fleet):
         selector.version = fleet.version
+    if lb_unlikely(base.cursor >= selector.turns.length):
+        base.cursor = 0     # an explanation made the turns anew, and put the cursor of the old ones back
     tries = <uint64_t>selector.turns.length * 2 + 64
     while tries:
         tries -= 1

@@ -80,7 +80,7 @@ cdef int lease_finish(Lease lease, Outcome* outcome) except -1:
     """Adds the time, where somebody asks for it, and ends the request."""
     cdef Slot* slot
     cdef Balancer balancer = lease.balancer
-    if lease.started >= 0:
+    if lease.started >= 0 and balancer is not None:     # else reading the load has ended the request
         outcome.now = read_clock(balancer)
         if outcome.latency < 0:
             outcome.latency = max(<int64_t>0, outcome.now - lease.started)

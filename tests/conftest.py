@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from lbcore.service.proto.picker_pb2_grpc import PickerStub
 from tests.harness.backends import HttpBackends
 from tests.harness.envoy import Envoy
+from tests.harness.etcd import Etcd
 from tests.harness.picker_server import PickerServer
 from tests.harness.service import LbcoreService
 
@@ -70,3 +71,10 @@ def start_service(tmp_path: Path) -> Iterator[Callable[[str], LbcoreService]]:
     """`start_service(configuration)`: `lbcore serve` of a file with that content, ready when it returns."""
     with ExitStack() as running:
         yield lambda configuration: running.enter_context(LbcoreService(tmp_path, configuration))
+
+
+@pytest.fixture
+def etcd() -> Iterator[Etcd]:
+    """An etcd of the test's own, answering; for tests marked `needs_etcd`."""
+    with Etcd() as running:
+        yield running

@@ -80,3 +80,13 @@ def test_a_wrong_grant_is_refused_by_field(fields: dict[str, object]) -> None:
 def test_a_revocation_list_needs_authorities() -> None:
     with pytest.raises(InvalidSetting, match="client_crl_file"):
         ServerTls(certificate_file="a", private_key_file="b", client_crl_file="c")
+
+
+def test_what_another_action_is_granted_names_no_nodes() -> None:
+    grants = (
+        Grant(identity="spiffe://x/web", allow=("pick",)),
+        Grant(identity="spiffe://x/web", allow=("xds",), nodes=("front-*",)),
+    )
+    permit = permit_of("spiffe://x/web", grants)
+    assert permit is not None
+    assert (permit.takes_node("front-1"), permit.takes_node("other")) == (True, False)

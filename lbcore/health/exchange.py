@@ -98,9 +98,10 @@ class Exchanging(asyncio.Protocol):
         return self._waiting
 
     def _deliver(self) -> None:
-        waiting, self._waiting = self._waiting, None
+        waiting, answer = self._waiting, self._answer
+        self._waiting, self._answer = None, Answer()  # what still comes is of no answer
         if waiting is not None and not waiting.done():
-            waiting.set_result(self._answer)
+            waiting.set_result(answer)
 
     def _fail(self, reason: str, *, unanswered: bool = False) -> None:
         waiting = self._waiting

@@ -80,6 +80,8 @@ class HttpProbe:
                 if not error.unanswered:
                     raise
                 # It was closed while idle, as the request was on its way: that says nothing of the endpoint.
+        elif connection is not None:
+            connection.abort()  # the server is going away, and may wait for this end to close
         remaining = deadline - asyncio.get_running_loop().time()
         async with time_limit(remaining):
             connection = await self._connect(endpoint)

@@ -73,12 +73,12 @@ class Http2Connection(Exchanging):
             for event in self._http.receive_data(data):
                 self._take(event)
         except h2.exceptions.ProtocolError as error:
-            self._fail(f"no HTTP/2: {error}")
+            # Not least an answer after GOAWAY, which h2 refuses: on a new connection it may be had.
+            self._fail(f"no HTTP/2: {error}", unanswered=not self._heard)
         self._flush()
 
     def _take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ConnectionTerminated):
-            # As in Envoy, a server that shuts down in good order may still answer what is under way.
             self._going_away = True
             if event.error_code:
                 self._fail(f"GOAWAY, error {int(event.error_code)}")

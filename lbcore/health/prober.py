@@ -9,6 +9,7 @@ Source: "Load is not what you should balance: Introducing Prequal", NSDI 2024.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import Counter
 from types import TracebackType
@@ -19,6 +20,8 @@ from lbcore.model import Endpoint, LoadReport
 from lbcore.validation import UINT32_MAX, number, whole
 
 __all__ = ["LoadProbe", "Prober"]
+
+logger = logging.getLogger(__name__)
 
 LATENCY = "latency"  # the named metric
 
@@ -123,7 +126,11 @@ class Prober:
             await asyncio.sleep(interval)
 
     async def _ask(self, endpoint: Endpoint) -> None:
-        report = await self._probe.ask(endpoint)
+        try:
+            report = await self._probe.ask(endpoint)
+        except Exception:  # a probe of the caller's own may raise anything
+            logger.exception("asking %s for its load", endpoint.address)
+            report = None
         if report is None or report.rif is None:
             self.counts["failed"] += 1
             return

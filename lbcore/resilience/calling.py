@@ -151,9 +151,9 @@ class _Call:
         finally:
             if self._waiting is not None:
                 self._waiting.give_back()
-            await self._end_all()
             if budget is not None:
-                budget.end()
+                budget.end()  # before what a second cancellation may cut short
+            await self._end_all()
 
     async def _until_decided(self) -> Outcome:
         last = Outcome()

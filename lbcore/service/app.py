@@ -161,13 +161,14 @@ class Service:
             self._leases.run(),
             self._checks.run(),
             self._xds.run() if self._workers is None else self._workers.run(),
-            self._security.run(self._xds.look_again),
+            # Who calls a worker, the worker judges: here is no certificate to look at again.
+            self._security.run(self._xds.look_again if self._workers is None else lambda: None),
         )
 
     def _make_server(self) -> grpc.aio.Server:
         """The server of the port; with workers, of what they do not serve themselves."""
-        if self._workers is not None:
-            callers = ForwardedCallers(lambda: self._source.settings.access)
+        if (workers := self._workers) is not None:
+            callers = ForwardedCallers(lambda: workers.settings.access)
             return grpc.aio.server(interceptors=(callers,), options=SERVER_OPTIONS)
         # Without it a second server on the same port would share the connections instead of being refused.
         alone = ("grpc.so_reuseport", 0)

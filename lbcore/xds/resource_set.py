@@ -90,6 +90,7 @@ class ResourceSet:
         if previous is None:
             return ResourceSet(self.resource_type, members, self._encode, self.changed)
         changed = {name for name in self.changed if name in members or name in previous._members}
+        changed |= members.keys() ^ previous._members.keys()  # what is the same may have come into sight, or gone
         part = ResourceSet(self.resource_type, members, self._encode, changed)
         part.carry_over(previous)
         return part

@@ -125,7 +125,10 @@ class Stream(Generic[RequestT]):
 
     def _wake(self) -> None:
         self._alarm = None
-        self._session.wake()
+        try:
+            self._session.wake()
+        except Exception as error:
+            self._fail(error)
         self._flush()
 
     def _written(self, succeeded: bool) -> None:

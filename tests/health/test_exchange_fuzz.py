@@ -117,3 +117,12 @@ def test_the_parts_reach_answers() -> None:
         return (await waiting).status
 
     assert asyncio.run(one()) == 200
+
+
+async def test_what_follows_an_answer_does_not_change_it() -> None:
+    connection = Http1Connection()
+    wire = Wire(connection)
+    answer = connection.send(Request(method="GET", authority="a", path="/", scheme="http"))
+    one, other = (b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % status for status in (503, 200))
+    wire.receive(one + other)
+    assert (await answer).status == 503

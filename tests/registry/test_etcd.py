@@ -81,12 +81,6 @@ Start = Callable[[], "asyncio.Future[Server]"]
 
 
 @pytest.fixture
-def etcd() -> Iterator[Etcd]:
-    with Etcd() as running:
-        yield running
-
-
-@pytest.fixture
 async def start(etcd: Etcd) -> AsyncIterator[Callable[[], object]]:
     """`await start()`: a server that has read everything."""
     async with AsyncExitStack() as running:

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
-import pytest
 from aetcd import rpc
 
-from lbcore.etcd.address import EtcdAddress
 from lbcore.etcd.connection import EtcdConnection
 from lbcore.registry.lock import EtcdLock, Held
-from tests.harness.etcd import Etcd, needs_etcd
+from tests.harness.etcd import needs_etcd
 
 pytestmark = needs_etcd
-
-
-@pytest.fixture
-def etcd() -> Iterator[Etcd]:
-    with Etcd() as running:
-        yield running
-
-
-@pytest.fixture
-async def connection(etcd: Etcd) -> AsyncIterator[EtcdConnection]:
-    opened = EtcdConnection(EtcdAddress.parse(f"etcd://{etcd.address}/lbcore"))
-    yield opened
-    await opened.close()
 
 
 async def write(connection: EtcdConnection, held: Held, value: bytes) -> bool:

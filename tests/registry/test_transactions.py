@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from aetcd import rpc
 
-from lbcore.errors import StoreFailed
-from lbcore.etcd.address import EtcdAddress
+from lbcore.errors import InvalidSetting, StoreFailed
 from lbcore.etcd.connection import EtcdConnection
 from lbcore.registry.etcd.transactions import Transactions
 from tests.harness.etcd import Etcd, needs_etcd
 
 pytestmark = needs_etcd
-
-
-@pytest.fixture
-def etcd() -> Iterator[Etcd]:
-    with Etcd() as running:
-        yield running
-
-
-@pytest.fixture
-async def connection(etcd: Etcd) -> AsyncIterator[EtcdConnection]:
-    opened = EtcdConnection(EtcdAddress.parse(f"etcd://{etcd.address}/x"))
-    yield opened
-    await opened.close()
 
 
 def put(*keys: str, value: str = "1", modified: int = 0) -> Any:
@@ -81,3 +66,14 @@ async def test_an_outage_fails_all_that_wait(connection: EtcdConnection, etcd: E
     etcd.kill()
     made = await asyncio.gather(*(transactions.make(put(f"k{n}")) for n in range(200)), return_exceptions=True)
     assert {type(each) for each in made} == {StoreFailed}
+
+
+async def test_any_failure_reaches_who_waits(connection: EtcdConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> Any:
+        raise InvalidSetting("ca_file: cannot be read")
+
+    monkeypatch.setattr(connection, "call", broken)
+    transactions = Transactions(connection)
+    waiting = [asyncio.ensure_future(transactions.make(put(key))) for key in "ab"]
+    done, pending = await asyncio.wait(waiting, timeout=20)
+    assert (len(done), [type(each.exception()) for each in done]) == (2, [InvalidSetting] * 2), pending

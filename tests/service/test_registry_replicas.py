@@ -22,12 +22,6 @@ ONE, TWO = "10.0.0.1:80", "10.0.0.2:80"
 
 
 @pytest.fixture
-def etcd() -> Iterator[Etcd]:
-    with Etcd() as running:
-        yield running
-
-
-@pytest.fixture
 def replicas(etcd: Etcd, tmp_path: Path) -> Iterator[list[LbcoreService]]:
     with ExitStack() as running:
         services = []

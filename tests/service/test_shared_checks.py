@@ -23,12 +23,6 @@ CHECK = {"http": {}, "interval": "0.1s", "timeout": "2s", "healthy_threshold": 1
 
 
 @pytest.fixture
-def etcd() -> Iterator[Etcd]:
-    with Etcd() as running:
-        yield running
-
-
-@pytest.fixture
 def replicas(etcd: Etcd, tmp_path: Path) -> Iterator[list[LbcoreService]]:
     registry = {"store": f"etcd://{etcd.address}/lbcore", "check_owners": 1, "checker_ttl": "2s"}
     config = json.dumps({"services": {"web": {"health_check": CHECK}}, "registry": registry})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from contextlib import aclosing
 
 import pytest
@@ -20,12 +19,6 @@ from tests.harness.etcd import Etcd, needs_etcd
 pytestmark = needs_etcd
 
 ONE, TWO = "10.0.0.1:80", "10.0.0.2:80"
-
-
-@pytest.fixture
-def etcd() -> Iterator[Etcd]:
-    with Etcd() as running:
-        yield running
 
 
 def name(etcd: Etcd, key: str, address: str, **metadata: object) -> None:

@@ -171,14 +171,15 @@ class EtcdBoard:
             try:
                 async with time_limit(heard + self.patience - asked):
                     kept = await self._leases.keep(lease)
-                if not kept:
-                    raise StoreFailed("this server's lease has run out")
-                heard = asked
             except asyncio.TimeoutError:
                 raise StoreFailed(f"etcd has not been heard of for {self.patience:g} s") from None
             except StoreFailed:
                 if loop.time() - heard >= self.patience:
                     raise
+            else:
+                if not kept:
+                    raise StoreFailed("this server's lease has run out")
+                heard = asked
 
     async def _keep_saying(self, lease: int) -> None:
         offered = self._services
@@ -224,7 +225,7 @@ class EtcdBoard:
         if pair is not None:
             try:
                 value = msgspec.json.decode(pair.value, type=_Member)
-            except msgspec.MsgspecError as wrong:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as wrong:
                 logger.error("%s in etcd is no server that checks: %s", member, wrong)
             else:
                 self._members[member] = value.services

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from aetcd import rpc
 
-from lbcore.errors import StoreFailed
 from lbcore.etcd.connection import EtcdConnection
 
 __all__ = ["MOST_OPERATIONS", "Transactions"]
@@ -71,19 +71,16 @@ class Transactions:
         return group
 
     async def _make(self, group: Sequence[_Waiting]) -> None:
-        try:
-            if len(group) == 1 or not (response := await self._call(_merged(group))).succeeded:
-                await asyncio.gather(*(self._make_alone(each) for each in group))
-            else:
+        with _failing(group):
+            if len(group) > 1 and (response := await self._call(_merged(group))).succeeded:
                 for each in group:
                     _answer(each, response)
-        except StoreFailed as wrong:
-            for each in group:
-                if not each.response.done():
-                    each.response.set_exception(wrong)
+            else:
+                await asyncio.gather(*map(self._make_alone, group))
 
     async def _make_alone(self, waiting: _Waiting) -> None:
-        _answer(waiting, await self._call(waiting.transaction))
+        with _failing([waiting]):
+            _answer(waiting, await self._call(waiting.transaction))
 
     async def _call(self, transaction: Any) -> Any:
         return await self._connection.call("KV", "Txn", transaction)
@@ -98,5 +95,20 @@ def _merged(group: Sequence[_Waiting]) -> Any:
 
 
 def _answer(waiting: _Waiting, response: Any) -> None:
-    if not waiting.response.done():  # nobody waits any more
+    if not waiting.response.done():  # else nobody waits any more
         waiting.response.set_result(response)
+
+
+@contextmanager
+def _failing(group: Sequence[_Waiting]) -> Iterator[None]:
+    """Whatever goes wrong is told to all who wait."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for each in group:
+            each.response.cancel()
+        raise
+    except Exception as wrong:
+        for each in group:
+            if not each.response.done():
+                each.response.set_exception(wrong)

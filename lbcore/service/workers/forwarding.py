@@ -92,9 +92,10 @@ class ForwardedCallers(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
     ) -> Any:
         handler = await continuation(details)
         identity = next((value for key, value in details.invocation_metadata or () if key == IDENTITY), "")
-        if handler is None or not identity or not self._grants():
+        grants = self._grants()
+        if handler is None or not grants:
             return handler
-        return with_permit(handler, permit_of(str(identity), self._grants()) or Permit(()))
+        return with_permit(handler, permit_of(str(identity), grants) or Permit(()))
 
 
 def with_permit(handler: Any, permit: Permit) -> Any:

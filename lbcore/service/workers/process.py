@@ -74,7 +74,10 @@ class Worker:
             asyncio.ensure_future(part)
             for part in (self._follow(), self._report(), self._security.run(self._xds.look_again))
         ]
-        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        for part in done:
+            if (failure := part.exception()) is not None:
+                logging.getLogger(__name__).critical("a part of this worker has failed: it ends", exc_info=failure)
         self._xds.drain()
         await server.stop(GRACE)
         self._tell()

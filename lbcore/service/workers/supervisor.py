@@ -19,6 +19,7 @@ from async_timeout import timeout as time_limit
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from lbcore.access import ServerTls
 from lbcore.config import Configuration
 from lbcore.directory import Directory
 from lbcore.service.binding import Binding, CannotListen
@@ -79,7 +80,10 @@ class Workers(Collector):
         count = len(self._workers)
         xds = configuration.xds
         shared = replace(xds, max_streams=-(-xds.max_streams // count), max_new_streams=xds.max_new_streams / count)
-        self._settings = Settings(shared, configuration.tls, configuration.access)
+        tls, access = configuration.tls, configuration.access
+        if self._reserved is not None and _kind(tls) != _kind(self._settings.tls):
+            tls, access = self._settings.tls, self._settings.access  # with the next start, as `Security` says
+        self._settings = Settings(shared, tls, access)
         for worker in self._workers:
             worker.send(self._settings)
 
@@ -164,6 +168,11 @@ class Workers(Collector):
         else:
             self._metrics.add(message)
             self.access_refused += message.access_refused
+
+
+def _kind(tls: ServerTls | None) -> tuple[bool, bool]:
+    """Whether a port has TLS, and asks for certificates: what it cannot change while it listens."""
+    return tls is not None, tls is not None and bool(tls.client_ca_file)
 
 
 class _Worker:

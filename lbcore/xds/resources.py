@@ -201,7 +201,7 @@ class Member(Protocol):
 
 
 class Catalog:
-    """Every resource set that clients may see, for one snapshot of the Directory.
+    """Every resource set that clients may see, for one snapshot of the Directory, `complete` if that is.
 
     `ClientKind.EITHER` has the routes of listeners and of services in one table; where both bear a name, the service's.
     """
@@ -209,18 +209,26 @@ class Catalog:
     def __init__(self, snapshot: DirectorySnapshot, previous: Catalog | None = None) -> None:
         services = _service_resources(snapshot.services, previous._services if previous else {})
         listeners = _listener_resources(snapshot, previous._listeners if previous else {})
-        self._take(services, listeners, previous)
+        self._take(services, listeners, previous, complete=snapshot.complete)
 
     @classmethod
     def of(
-        cls, services: Mapping[str, Member], listeners: Mapping[str, Member], previous: Catalog | None = None
+        cls,
+        services: Mapping[str, Member],
+        listeners: Mapping[str, Member],
+        previous: Catalog | None = None,
+        *,
+        complete: bool = True,
     ) -> Catalog:
         """A catalog of resources that are made already."""
         catalog = cls.__new__(cls)
-        catalog._take(services, listeners, previous)
+        catalog._take(services, listeners, previous, complete=complete)
         return catalog
 
-    def _take(self, services: Mapping[str, Any], listeners: Mapping[str, Any], previous: Catalog | None) -> None:
+    def _take(
+        self, services: Mapping[str, Any], listeners: Mapping[str, Any], previous: Catalog | None, *, complete: bool
+    ) -> None:
+        self.complete = complete
         self._services, self._listeners = services, listeners
         self._either: Mapping[str, Member] = {**self._listeners, **self._services}
         self._sets: dict[tuple[ResourceType, ClientKind], ResourceSet] = {}
@@ -230,7 +238,7 @@ class Catalog:
             old: Mapping[str, Member] = getattr(previous, table) if previous else {}
             new: Mapping[str, Member] = getattr(self, table)
             changed = _changed(touched[table], old, new, attribute)
-            resources = ResourceSet(resource_type, new, attrgetter(attribute), changed)
+            resources = ResourceSet(resource_type, new, attrgetter(attribute), changed, complete=complete)
             if previous:
                 resources.carry_over(previous._sets[resource_type, kind])
             self._sets[resource_type, kind] = resources
@@ -285,7 +293,8 @@ class Catalog:
                 resource: Resource = member.assignment_seen_from(locality, unix_sockets=unix_sockets)
                 return resource
 
-            known = ResourceSet(ResourceType.ASSIGNMENT, self._services, seen, self._touched_services)
+            touched = self._touched_services
+            known = ResourceSet(ResourceType.ASSIGNMENT, self._services, seen, touched, complete=self.complete)
             self._seen_from[unix_sockets, locality] = known
         return known
 

@@ -3,7 +3,12 @@
 Health, weights and addresses are read as Consul's own xDS server reads them (agent/xds/endpoints.go,
 calculateEndpointHealthAndWeight), save that a warning is a setting here and that maintenance drains. An agent that
 knows no leader, or has not heard from it for long, says nothing: it may be cut off from the others.
-Source: developer.hashicorp.com/consul/api-docs/features/blocking, /api-docs/health.
+
+Since Consul 1.10 an agent answers a query that waits from a stream that the servers feed, which carries no word of the
+leader, and which says nobody while it is not loaded or its token has lost its rights. So such an answer adds and
+changes, but that all are gone is asked of the servers, by a query that does not wait.
+Source: developer.hashicorp.com/consul/api-docs/features/blocking, /api-docs/health; agent/rpcclient/health,
+agent/submatview, agent/blockingquery in Consul.
 """
 
 from __future__ import annotations
@@ -90,8 +95,9 @@ class ConsulFeed(Feed):
                 query, wait = self._query()
                 async with self._client.get(session, url, query=query, held=wait * 17 / 16) as response:
                     instances = decoded(await body(response), list[_Instance])
-                    self._index = self._next_index(response)
-                yield self._members(instances)
+                    believed = self._take_in(response, empty=not instances)
+                if believed:
+                    yield self._members(instances)
                 if (early := asked + _PACE - self._timing.clock()) > 0:
                     await self._timing.sleep(early)
 
@@ -106,17 +112,29 @@ class ConsulFeed(Feed):
             return query, 0.0
         return {**query, "index": str(self._index), "wait": f"{source.wait:g}s"}, source.wait
 
-    def _next_index(self, response: aiohttp.ClientResponse) -> int:
-        """Raises `FeedBroken` where the answer cannot be relied on. An index that goes backwards begins anew."""
-        if response.headers.get("X-Consul-KnownLeader") == "false":
+    def _take_in(self, response: aiohttp.ClientResponse, *, empty: bool) -> bool:
+        """Moves the index on; returns whether the answer is believed. Raises `FeedBroken` where it cannot be.
+
+        Index 0 asks the servers anew: after one that went backwards, and where a stream told nothing or of nobody.
+        """
+        streamed = response.headers.get("X-Consul-Query-Backend") == "streaming"
+        if not streamed and response.headers.get("X-Consul-KnownLeader") == "false":
             raise FeedBroken("the agent knows no leader")
         silence = _number(response, "X-Consul-LastContact", 0)
         if silence > _LONGEST_SILENCE:
             raise FeedBroken(f"the server that answers has not heard from the leader for {silence / 1000:g} s")
+        if empty and response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+            raise FeedBroken("the token may not see any instance: expected service:read and node:read")
         index = _number(response, "X-Consul-Index", -1)
         if index < 0:
             raise FeedBroken("no X-Consul-Index in the answer: expected Consul")
-        return 0 if index < self._index else max(index, 1)
+        known, self._index = self._index, max(index, 1)
+        if index < known or (streamed and empty):
+            self._index = 0
+            return False
+        if streamed and index == known:
+            self._index = 0
+        return True
 
     def _members(self, instances: Iterable[_Instance]) -> Membership:
         endpoints: dict[str, Endpoint] = {}

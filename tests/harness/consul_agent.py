@@ -1,7 +1,7 @@
 """A Consul agent as far as `/v1/health/service` goes: the catalogue in memory, blocking queries, indices, headers.
 
-Written after Consul's documentation (api-docs/features/blocking, api-docs/health): Consul itself is in no package that
-the project installs.
+Written after Consul's documentation (api-docs/features/blocking, api-docs/health) and its sources (agent/http.go,
+health_endpoint.go, blockingquery, submatview): Consul itself is in no package that the project installs.
 """
 
 from __future__ import annotations
@@ -44,15 +44,22 @@ def instance(name: str, address: str, port: int = 80, *statuses: str, **service:
 class ConsulAgent:
     """Answers for the service `web`. `put` changes its instances; `application` is to be served.
 
-    `requests` are the queries that have come; `headers` go into every answer; `failing` answers 500.
+    `requests` are the queries that have come; `headers` go into every answer; `failing` answers 500. As from Consul
+    1.10 on, queries that wait are answered from a stream (`streaming`), which does not know of the leader; while it is
+    not `loaded` it says nobody, at index 1 (agent/submatview: a deadline returns whatever the view holds). A token that
+    may see nothing (`filtered`) is shown nothing, and only the servers themselves say that this is why.
     """
 
     def __init__(self) -> None:
         self.index = 10
         self.instances: list[dict[str, Any]] = []
         self.requests: list[dict[str, str]] = []
-        self.headers: dict[str, str] = {"X-Consul-KnownLeader": "true", "X-Consul-LastContact": "0"}
+        self.headers: dict[str, str] = {}
         self.failing = False
+        self.streaming = True
+        self.loaded = True
+        self.filtered = False
+        self._restored = 0  # counts the times that a snapshot was restored, which ends all queries that wait
         self._changed = asyncio.Condition()
 
     def application(self) -> web.Application:
@@ -60,11 +67,19 @@ class ConsulAgent:
         application.router.add_get("/v1/health/service/{name}", self._show)
         return application
 
-    async def put(self, *instances: dict[str, Any], index: int | None = None) -> None:
-        """These are all instances now; the index goes up, or to where the test wants it (a restored snapshot)."""
+    async def put(self, *instances: dict[str, Any]) -> None:
+        """These are all instances now, and the index goes up."""
         async with self._changed:
             self.instances = list(instances)
-            self.index = self.index + 1 if index is None else index
+            self.index += 1
+            self._changed.notify_all()
+
+    async def restore(self, *instances: dict[str, Any], index: int) -> None:
+        """A snapshot with these instances is restored, at an index that may be an older one."""
+        async with self._changed:
+            self.instances = list(instances)
+            self.index = index
+            self._restored += 1
             self._changed.notify_all()
 
     async def wake(self) -> None:
@@ -78,18 +93,33 @@ class ConsulAgent:
         if self.failing:
             return web.Response(status=500, text="rpc error: No cluster leader")
         known = int(request.query.get("index", "0"))
+        streamed = bool(known) and self.streaming
         if known:
             await self._wait_past(known, request.query.get("wait", "300s"))
+        headers = {
+            "X-Consul-Index": str(self.index),
+            "X-Consul-Knownleader": "false" if streamed else "true",
+            "X-Consul-Lastcontact": "0",
+            "X-Consul-Query-Backend": "streaming" if streamed else "blocking-query",
+        }
         shown = self.instances if request.match_info["name"] == "web" else []
         if tag := request.query.get("tag"):
-            shown = [each for each in shown if tag in each["Service"]["Tags"]]
-        return web.json_response(shown, headers={**self.headers, "X-Consul-Index": str(self.index)})
+            shown = [each for each in shown if tag.lower() in map(str.lower, each["Service"]["Tags"])]
+        if self.filtered:
+            shown = []
+            headers |= {} if streamed else {"X-Consul-Results-Filtered-By-ACLs": "true"}
+        if streamed and not self.loaded:
+            shown, headers["X-Consul-Index"] = [], "1"
+        return web.json_response(shown, headers={**headers, **self.headers})
 
     async def _wait_past(self, known: int, wait: str) -> None:
-        """Until the index is beyond the known one; one that is behind it answers at once."""
+        """Until the index is beyond the known one, which may take for ever, or a snapshot is restored."""
         seconds = float(re.fullmatch(r"([0-9.]+)s", wait)[1])  # type: ignore[index]
+        restored = self._restored
         try:
             async with self._changed:
-                await asyncio.wait_for(self._changed.wait_for(lambda: self.index != known), seconds)
+                await asyncio.wait_for(
+                    self._changed.wait_for(lambda: self.index > known or self._restored != restored), seconds
+                )
         except asyncio.TimeoutError:
             pass

@@ -134,13 +134,56 @@ async def test_a_query_that_ends_without_a_change_says_the_same_again(agent: Con
 
 
 async def test_an_index_that_goes_backwards_begins_anew(agent: ConsulAgent, url: str) -> None:
-    await agent.put(instance("a", "10.0.0.1"), index=100)
+    await agent.restore(instance("a", "10.0.0.1"), index=100)
     async with following(url) as feed:
         await feed.next()
-        await agent.put(instance("b", "10.0.0.2"), index=5)
-        assert await feed.addresses() == ["10.0.0.2:80"]
-        assert await feed.addresses() == ["10.0.0.2:80"]
-    assert [request.get("index") for request in agent.requests] == [None, "100", None]
+        waiting = asyncio.ensure_future(feed.addresses())
+        await eventually(lambda: len(agent.requests) == 2)
+        await agent.restore(instance("b", "10.0.0.2"), index=5)
+        assert await waiting == ["10.0.0.2:80"]
+        await agent.put(instance("c", "10.0.0.3"))
+        assert await feed.addresses() == ["10.0.0.3:80"]
+    assert [request.get("index") for request in agent.requests] == [None, "100", None, "5"]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_changes_are_told_by_both_of_consuls_backends(agent: ConsulAgent, url: str, streaming: bool) -> None:
+    agent.streaming = streaming
+    await agent.put(instance("a", "10.0.0.1"))
+    async with following(url) as feed:
+        await feed.next()
+        for n in range(2, 5):
+            await agent.put(instance("a", f"10.0.0.{n}"))
+            assert await feed.addresses() == [f"10.0.0.{n}:80"]
+    assert [request.get("index") for request in agent.requests] == [None, "11", "12", "13"]
+
+
+async def test_a_stream_that_is_not_loaded_takes_nobody_away(agent: ConsulAgent, url: str) -> None:
+    await agent.put(instance("a", "10.0.0.1"))
+    async with following(url) as feed:
+        await feed.next()
+        agent.loaded = False
+        await agent.wake()
+        assert await feed.addresses() == ["10.0.0.1:80"]
+    assert [request.get("index") for request in agent.requests] == [None, "11", None]
+
+
+async def test_a_token_that_loses_its_rights_takes_nobody_away(agent: ConsulAgent, url: str) -> None:
+    await agent.put(instance("a", "10.0.0.1"))
+    async with following(url) as feed:
+        await feed.next()
+        agent.filtered = True
+        await agent.wake()
+        assert await feed.broken() == "the token may not see any instance: expected service:read and node:read"
+    assert [request.get("index") for request in agent.requests] == [None, "11", None]
+
+
+async def test_after_a_stream_told_nothing_for_long_the_servers_are_asked(agent: ConsulAgent, url: str) -> None:
+    await agent.put(instance("a", "10.0.0.1"))
+    async with following(url, wait=1) as feed:
+        for _ in range(3):
+            assert await feed.addresses() == ["10.0.0.1:80"]
+    assert [request.get("index") for request in agent.requests] == [None, "11", None]
 
 
 async def test_after_an_outage_it_asks_at_once_what_there_is(agent: ConsulAgent, url: str) -> None:
@@ -172,8 +215,8 @@ async def test_only_instances_with_the_tag_count(agent: ConsulAgent, url: str) -
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
-        ({"X-Consul-KnownLeader": "false"}, "the agent knows no leader"),
-        ({"X-Consul-LastContact": "31000"}, "has not heard from the leader for 31 s"),
+        ({"X-Consul-Knownleader": "false"}, "the agent knows no leader"),
+        ({"X-Consul-Lastcontact": "31000"}, "has not heard from the leader for 31 s"),
     ],
 )
 async def test_an_agent_that_is_cut_off_says_nothing(

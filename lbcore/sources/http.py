@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,9 @@ __all__ = ["MAX_BODY", "HttpClient", "body", "decoded"]
 
 MAX_BODY = 64 * 2**20  # bytes; a list of 100,000 endpoints takes a third of that
 _SHOWN = 200  # characters of an answer that is refused
+# A peer that vanishes without a word is noticed within a minute, though a request is held for many: seconds of silence,
+# seconds between probes, probes. Go's HTTP/2 client, which client-go watches with, takes 45 s (ReadIdleTimeout).
+_KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))
 
 
 class HttpClient:
@@ -33,7 +37,7 @@ class HttpClient:
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
         """A session in which every failure is a `FeedBroken`."""
         try:
-            connector = aiohttp.TCPConnector(ssl=self._tls(), limit=2)
+            connector = aiohttp.TCPConnector(ssl=self._tls(), limit=2, socket_factory=_socket)
             async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
                 yield session
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as failed:
@@ -74,6 +78,17 @@ class HttpClient:
         if not token.isprintable():
             raise FeedBroken(f"token_file {self._token_file}: expected one line")
         return token
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """One that probes its peer while it waits."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        if number := getattr(socket, option, None):  # macOS knows not all of them
+            made.setsockopt(socket.IPPROTO_TCP, number, value)
+    return made
 
 
 async def body(response: aiohttp.ClientResponse) -> bytes:

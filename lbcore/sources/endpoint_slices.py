@@ -7,6 +7,7 @@ while it moves. Source: Kubernetes discovery.k8s.io/v1 EndpointSlice, and its do
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -102,39 +103,57 @@ class SliceTable:
     def membership(self) -> Membership:
         """All endpoints. Of a Service in both families the IPv4 addresses count, or each pod would be there twice.
 
-        Raises `FeedBroken` where a slice with endpoints does not have the port.
+        A slice without the port does not count as long as another has it: while pods that listen there are rolled out,
+        the older ones are in slices of their own. Raises `FeedBroken` where none has it, or there are no IP addresses.
         """
         ordered = [each for _, each in sorted(self._slices.items()) if each.endpoints]
         family = "IPv4" if any(each.address_type == "IPv4" for each in ordered) else "IPv6"
+        usable = [each for each in ordered if each.address_type == family]
+        if ordered and not usable:
+            shown = ordered[0]
+            raise FeedBroken(f"slice {shown.metadata.name}: addressType {shown.address_type!r}: expected IPv4 or IPv6")
+        made = [self._endpoints(each) for each in usable]
+        if made and not any(made):
+            raise FeedBroken(_no_port(usable[0], self._port))
         endpoints: dict[str, Endpoint] = {}
-        for each in ordered:
-            if each.address_type == family:
-                for endpoint in self._endpoints(each):
-                    # While a pod moves from one slice to another both have it, and the better state is the newer one.
-                    if (other := endpoints.get(endpoint.address)) is None or other.health is not Health.HEALTHY:
-                        endpoints[endpoint.address] = endpoint
+        for endpoint in chain(*made):
+            # While a pod moves from one slice to another both have it, and the better state is the newer one.
+            if (other := endpoints.get(endpoint.address)) is None or other.health is not Health.HEALTHY:
+                endpoints[endpoint.address] = endpoint
         return Membership(tuple(endpoints.values()))
 
     def _endpoints(self, within: EndpointSlice) -> tuple[Endpoint, ...]:
+        """None of them where the slice does not have the port."""
         made = self._made.get(within.metadata.name)
         if made is None:
             port = _port_number(within, self._port)
-            made = tuple(_endpoint(shown, port) for shown in within.endpoints or ())
+            made = tuple(_endpoint(shown, port) for shown in within.endpoints or ()) if port else ()
             self._made[within.metadata.name] = made
         return made
 
 
-def _port_number(within: EndpointSlice, wanted: str) -> int:
-    ports = {each.name or "": each.port for each in within.ports or () if each.port}
+def _port_number(within: EndpointSlice, wanted: str) -> int | None:
+    """None where it is not there. Raises `FeedBroken` where there are several and none is named."""
+    ports = _ports(within)
+    if wanted in ports:
+        return ports[wanted]
     if wanted.isdigit() and (not ports or int(wanted) in ports.values()):
         return int(wanted)  # a slice without ports leaves them to whoever connects (headless Services)
-    if wanted in ports:
-        return ports[wanted] or 0
-    if not wanted and len(set(ports.values())) == 1:
-        return next(iter(ports.values())) or 0
-    there = ", ".join(f"{name or 'unnamed'} {number}" for name, number in ports.items()) or "none"
+    if wanted or not ports:
+        return None
+    if len(set(ports.values())) > 1:
+        raise FeedBroken(_no_port(within, wanted))
+    return next(iter(ports.values()))
+
+
+def _ports(within: EndpointSlice) -> dict[str, int]:
+    return {each.name or "": each.port for each in within.ports or () if each.port}
+
+
+def _no_port(within: EndpointSlice, wanted: str) -> str:
+    there = ", ".join(f"{name or 'unnamed'} {number}" for name, number in _ports(within).items()) or "none"
     asked = f"port {wanted!r}: no such port" if wanted else "no port is named"
-    raise FeedBroken(f"slice {within.metadata.name}: {asked}; there are: {there}")
+    return f"slice {within.metadata.name}: {asked}; there are: {there}"
 
 
 def _endpoint(shown: _Endpoint, port: int) -> Endpoint:

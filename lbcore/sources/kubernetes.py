@@ -9,7 +9,7 @@ Source: Kubernetes docs, "Kubernetes API Concepts" (efficient detection of chang
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PAGE = 500  # slices in one answer, as client-go asks for
 _SHORTEST_WATCH = 300.0  # seconds, up to twice as much at random, as client-go's reflector
 _TOO_SHORT = 1.0  # seconds of a watch that says nothing: then something is wrong (client-go's VeryShortWatchError)
-_GONE = 410
+_GONE, _BUSY = 410, 429
 
 
 class _ListMetadata(msgspec.Struct, rename="camel"):
@@ -68,16 +68,23 @@ class KubernetesFeed(Feed):
         self._slices = SliceTable(source.port)
         self._version = ""  # empty: to be listed
 
-    async def follow(self) -> AsyncGenerator[Membership, None]:
+    async def follow(self) -> AsyncGenerator[Membership | FeedBroken, None]:
         client, url = self._client()
         async with client.session() as session:
             while True:
                 if not self._version:
                     await self._list(client, session, url)
-                    yield self._slices.membership()
+                    yield self._members()
                 async with aclosing(self._watch(client, session, url)) as changes:
                     async for _ in changes:
-                        yield self._slices.membership()
+                        yield self._members()
+
+    def _members(self) -> Membership | FeedBroken:
+        """Slices that are of no use are told of, but not raised: the watch is what tells when they are mended."""
+        try:
+            return self._slices.membership()
+        except FeedBroken as unusable:
+            return unusable
 
     def _client(self) -> tuple[HttpClient, str]:
         """Raises `FeedBroken` where nothing says which API server it is."""
@@ -96,11 +103,14 @@ class KubernetesFeed(Feed):
         return client, f"{server.rstrip('/')}{path}"
 
     async def _list(self, client: HttpClient, session: aiohttp.ClientSession, url: str) -> None:
-        """Everything there is, page by page at one version."""
+        """Everything there is, page by page at one version; should that be gone meanwhile, all at once (client-go)."""
         slices: list[EndpointSlice] = []
         query = {**self._selector(), "limit": str(_PAGE)}
         while True:
             async with client.get(session, url, query=query) as response:
+                if response.status == _GONE and "limit" in query:
+                    slices, query = [], self._selector()
+                    continue
                 page = decoded(await body(response), _SliceList)
             slices += page.items or ()
             if not page.metadata.next_page:
@@ -112,7 +122,8 @@ class KubernetesFeed(Feed):
     async def _watch(self, client: HttpClient, session: aiohttp.ClientSession, url: str) -> AsyncGenerator[None, None]:
         """Applies events; yields when the watch begins, and after each event or as many as came at once.
 
-        Ends when the server ends the watch in good order, or no longer has the version: that is then to be listed.
+        Ends when the server ends the watch in good order, or no longer has the version: that is then to be listed. So
+        is what it refuses for another reason, as in client-go, lest a version that it never accepts is kept for ever.
         """
         seconds = _SHORTEST_WATCH * (1.0 + self._timing.random())
         query = {
@@ -124,22 +135,30 @@ class KubernetesFeed(Feed):
         }
         started, spoken = self._timing.clock(), False
         async with client.get(session, url, query=query, held=seconds) as response:
-            if response.status == _GONE:
-                self._version = ""
-            elif response.status != 200:
-                await body(response)
+            if response.status != 200:
+                if response.status != _BUSY:
+                    self._version = ""
+                if response.status != _GONE:
+                    await body(response)
             else:
                 yield
                 async for lines in _lines(response):
-                    if not all(self._apply(decoded(line, _Event)) for line in lines):
+                    if not self._apply_all(lines):
                         break
                     spoken = True
                     yield
         if not spoken and self._timing.clock() - started < _TOO_SHORT:
             raise FeedBroken("the watch ended at once")
 
+    def _apply_all(self, lines: Iterable[bytes]) -> bool:
+        """Returns whether the watch goes on. Raises `FeedBroken` at what goes wrong, which a new list is to mend."""
+        try:
+            return all(self._apply(decoded(line, _Event)) for line in lines)
+        except FeedBroken:
+            self._version = ""
+            raise
+
     def _apply(self, event: _Event) -> bool:
-        """Returns whether the watch goes on. Raises `FeedBroken` at an error that the server tells."""
         if event.type == "ERROR":
             status = decoded(bytes(event.object), _Status)
             if status.code != _GONE:

@@ -37,7 +37,8 @@ def endpoint_slice(name: str, *endpoints: dict[str, Any], service: str = "web", 
 class KubernetesApi:
     """One namespace, `prod`. `put` and `delete` change slices; `application` is to be served.
 
-    `requests` are the queries of all requests; `token` is required once it is set; `page` bounds the items of a list.
+    `requests` are the queries of all requests; `token` is required once it is set; `page` bounds the items of a list,
+    of which `continues` more can be had before their version is gone; `refusing_watches` is the status that they get.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,8 @@ class KubernetesApi:
         self.requests: list[dict[str, str]] = []
         self.token = ""
         self.page = 500
+        self.continues = 1_000_000
+        self.refusing_watches = 0
         self._events: list[tuple[int, str, dict[str, Any]]] = []  # version, type, object
         self._compacted = 0  # versions up to here are gone
         self._changed = asyncio.Condition()
@@ -114,13 +117,19 @@ class KubernetesApi:
 
     def _list(self, request: web.Request) -> web.Response:
         start = int(request.query.get("continue", "0"))
-        size = min(self.page, int(request.query.get("limit", "500")))
+        if start:
+            self.continues -= 1
+            if self.continues < 0:
+                return _status(410, "The provided continue parameter is too old")
+        size = min(self.page, int(request.query["limit"])) if "limit" in request.query else len(self.slices)
         named = [each for _, each in sorted(self.slices.items()) if self._selected(each, request)]
         more = {"continue": str(start + size)} if start + size < len(named) else {}
         metadata = {"resourceVersion": str(self.version), **more}
         return web.json_response({"kind": "List", "metadata": metadata, "items": named[start : start + size]})
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
+        if self.refusing_watches:
+            return _status(self.refusing_watches, "the watch is refused")
         since = int(request.query["resourceVersion"])
         if since < self._compacted:
             return _status(410, f"too old resource version: {since} ({self._compacted})")

@@ -18,6 +18,7 @@ from tests.harness.kubernetes_api import KubernetesApi, endpoint, endpoint_slice
 from tests.sources.following import Following
 from tests.xds.clients import eventually
 
+SERVICE = {"kubernetes.io/service-name": "web"}
 ONE, TWO = endpoint("10.0.0.1"), endpoint("10.0.0.2")
 
 
@@ -146,6 +147,47 @@ async def test_a_port_that_is_not_there_is_a_failure(
         assert await feed.broken() == reason
 
 
+async def test_slices_without_the_port_do_not_count_while_others_have_it(api: KubernetesApi, url: str) -> None:
+    await api.put(endpoint_slice("web-1", ONE, ports=[{"name": "http", "port": 8080}]))
+    async with following(url, port="grpc") as feed:
+        assert "port 'grpc': no such port" in await feed.broken()
+        await api.put(
+            endpoint_slice("web-2", TWO, ports=[{"name": "http", "port": 8080}, {"name": "grpc", "port": 50051}])
+        )
+        await feed.until("10.0.0.2:50051")
+        await api.delete("web-2")
+        assert "port 'grpc': no such port" in await feed.broken()
+
+
+async def test_a_service_without_the_port_is_followed_until_it_has_it(api: KubernetesApi, url: str) -> None:
+    await api.put(endpoint_slice("web-1", ONE, ports=[{"name": "http", "port": 8080}]))
+    async with following(url, port="grpc") as feed:
+        for _ in range(2):
+            assert "port 'grpc': no such port" in await feed.broken()
+        await api.put(endpoint_slice("web-1", ONE, ports=[{"name": "grpc", "port": 50051}]))
+        assert await feed.addresses() == ["10.0.0.1:50051"]
+    assert (len(api.requests), len(api.watches)) == (2, 1)
+
+
+async def test_an_event_that_makes_no_sense_means_a_new_list(api: KubernetesApi, url: str) -> None:
+    await api.put(endpoint_slice("web-1", ONE))
+    async with following(url) as feed:
+        await feed.next()
+        await feed.next()
+        await api.put({"metadata": {"name": "web-2", "labels": SERVICE}, "endpoints": "none"})
+        assert "not as expected" in await feed.broken()
+        await api.delete("web-2")
+        assert await feed.addresses() == ["10.0.0.1:8080"]
+
+
+async def test_a_service_of_host_names_is_a_failure(api: KubernetesApi, url: str) -> None:
+    await api.put(endpoint_slice("web-1", endpoint("web.example.com"), addressType="FQDN"))
+    async with following(url) as feed:
+        assert await feed.broken() == "slice web-1: addressType 'FQDN': expected IPv4 or IPv6"
+        await api.put(endpoint_slice("web-2", TWO))
+        await feed.until("10.0.0.2:8080")
+
+
 async def test_each_change_is_told(api: KubernetesApi, url: str) -> None:
     async with following(url) as feed:
         assert await feed.addresses() == []
@@ -165,6 +207,20 @@ async def test_a_long_list_comes_in_pages(api: KubernetesApi, url: str) -> None:
     async with following(url) as feed:
         assert len(await feed.addresses()) == 5
     assert [query.get("continue") for query in api.requests if "watch" not in query] == [None, "2", "4"]
+
+
+async def test_pages_of_a_version_that_is_gone_meanwhile_are_asked_for_all_at_once(
+    api: KubernetesApi, url: str
+) -> None:
+    api.page = 2
+    api.continues = 1
+    await api.put(*(endpoint_slice(f"web-{n}", endpoint(f"10.0.0.{n}")) for n in range(1, 6)))
+    async with following(url) as feed:
+        assert len(await feed.addresses()) == 5
+    lists = [query for query in api.requests if "watch" not in query]
+    assert [(query.get("limit"), query.get("continue")) for query in lists] == [
+        ("500", None), ("500", "2"), ("500", "4"), (None, None)
+    ]  # fmt: skip
 
 
 async def test_a_slice_of_a_thousand_endpoints_comes_whole(api: KubernetesApi, url: str) -> None:
@@ -219,12 +275,28 @@ async def test_a_version_that_is_gone_means_a_new_list_and_the_difference(
         assert all(len(each) == 2 for each in said)
 
 
-async def test_another_error_on_a_watch_is_a_failure(api: KubernetesApi, url: str) -> None:
+async def test_another_error_on_a_watch_is_a_failure_and_means_a_new_list(api: KubernetesApi, url: str) -> None:
     async with following(url) as feed:
         await feed.next()
         await feed.next()
         await api.fail(500, "etcd is away")
         assert await feed.broken() == "watch: 500 etcd is away"
+        await feed.next()
+    assert len([query for query in api.requests if "watch" not in query]) == 2
+
+
+@pytest.mark.parametrize(("status", "lists"), [(429, 1), (500, 2), (400, 2)])
+async def test_a_watch_that_is_refused_begins_with_a_new_list_unless_the_server_is_busy(
+    api: KubernetesApi, url: str, status: int, lists: int
+) -> None:
+    await api.put(endpoint_slice("web-1", ONE))
+    async with following(url) as feed:
+        await feed.next()
+        api.refusing_watches = status
+        assert str(status) in await feed.broken()
+        api.refusing_watches = 0
+        await feed.next()
+    assert len([query for query in api.requests if "watch" not in query]) == lists
 
 
 async def test_an_outage_is_a_failure_and_then_the_watch_goes_on(api: KubernetesApi) -> None:

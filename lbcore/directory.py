@@ -45,7 +45,6 @@ class DirectorySnapshot:
         listeners: for Envoys that take them from here.
         stale: why, by source, for each source whose services may be out of date.
         sourced: by service, the source of its members.
-        complete: whether every awaited source has been heard from. If not, there may be services beside these.
     """
 
     revision: int = 0
@@ -55,7 +54,6 @@ class DirectorySnapshot:
     listeners: tuple[Listener, ...] = ()
     stale: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     sourced: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    complete: bool = True
 
 
 class Directory:
@@ -79,7 +77,6 @@ class Directory:
         self._members: dict[str, Mapping[str, Membership]] = {}
         self._findings: dict[str, Findings] = {}
         self._awaited: set[str] = set()
-        self._passed_over: set[str] = set()  # of those, the ones that readers do not wait for
         self._watches: set[asyncio.Event] = set()
 
     @property
@@ -89,13 +86,8 @@ class Directory:
 
     @property
     def synced(self) -> bool:
-        """Whether every awaited source has published once. Until then nobody may be answered as if this were all."""
+        """Whether every awaited source has published once. Until then nothing may be answered from here."""
         return not self._awaited
-
-    @property
-    def readable(self) -> bool:
-        """Whether readers see the current snapshot, `complete` or not."""
-        return self._awaited <= self._passed_over
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -115,17 +107,8 @@ class Directory:
         awaited = source in self._awaited
         if awaited:
             self._awaited.discard(source)
-            self._replace(self._current.stale, self._left_out(), notify=True)
+            self._replace(self._current.stale, frozenset(), notify=True)
         return awaited
-
-    def go_on_without(self, source: str, reason: str) -> None:
-        """Shows readers what is known although this awaited source cannot be heard; it shows as stale.
-
-        Their snapshots are not `complete` then: a service that is not in them may exist all the same. A service that
-        has no endpoints yet is not in them, because the source may have some.
-        """
-        self._passed_over.add(source)
-        self._replace({**self._current.stale, source: reason}, frozenset(), notify=True)
 
     def publish(
         self,
@@ -202,11 +185,7 @@ class Directory:
         stale = {other: why for other, why in self._current.stale.items() if other != source}
         if reason:
             stale[source] = reason
-        return self._replace(stale, changed | self._left_out() if first_sync else changed, notify=first_sync)
-
-    def _left_out(self) -> Set[str]:
-        """Services that are defined but not shown: not all of their members were known."""
-        return {name for mine, _ in self._published.values() for name in mine} - self._current.services.keys()
+        return self._replace(stale, changed, notify=first_sync)
 
     def _named(self, source: str, services: Iterable[ServiceSnapshot]) -> dict[str, ServiceSnapshot]:
         named: dict[str, ServiceSnapshot] = {}
@@ -228,17 +207,13 @@ class Directory:
         else:
             return last
         if not any(memberships):
-            return definition if definition is None or definition.endpoints or self._knows_all_members() else last
+            return definition
         try:
             service = joined(definition or ServiceSnapshot(name=name), memberships)
         except InvalidSetting as wrong:
             logger.error("service %r stays as it was: its members do not fit: %s", name, wrong)
             return last
         return last if last is not None and last.version == service.version else service
-
-    def _knows_all_members(self) -> bool:
-        """Whether no source that may have members of any service has yet to be heard from."""
-        return self._awaited <= set(self._sourced.values())
 
     def _effective(self, said: ServiceSnapshot, last: ServiceSnapshot | None, *, of_same: bool) -> ServiceSnapshot:
         """The service with the health to act upon; the last one, perhaps of the same, where nothing has changed."""
@@ -252,8 +227,7 @@ class Directory:
         self._replace({**self._current.stale, source: reason}, frozenset(), notify=False)
 
     async def watch(self) -> AsyncGenerator[DirectorySnapshot, None]:
-        """Yields the current snapshot as soon as the directory is synced, then the newest one after each change. Those
-        that come earlier, where a source is gone on without, are not `complete`.
+        """Yields the current snapshot as soon as the directory is synced, then the newest one after each change.
 
         A slow reader skips what lies between: it always gets the newest.
         """
@@ -262,7 +236,7 @@ class Directory:
         seen: DirectorySnapshot | None = None
         try:
             while True:
-                if self.readable and self._current is not seen:
+                if self.synced and self._current is not seen:
                     seen = self._current
                     yield seen
                 else:
@@ -290,8 +264,7 @@ class Directory:
             or listeners != old.listeners
             or self._sourced != old.sourced
         )
-        seen_changed = stale != old.stale or self._findings != old.findings or self.synced is not old.complete
-        if content_changed or seen_changed:
+        if content_changed or stale != old.stale or self._findings != old.findings:
             self._current = DirectorySnapshot(
                 revision=old.revision + 1,
                 services=MappingProxyType(services),
@@ -300,7 +273,6 @@ class Directory:
                 listeners=listeners,
                 stale=MappingProxyType(dict(stale)),
                 sourced=MappingProxyType(dict(self._sourced)),
-                complete=self.synced,
             )
             notify = True
         if notify:

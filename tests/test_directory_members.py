@@ -123,30 +123,3 @@ def test_a_source_that_is_forgotten_leaves_nothing_behind() -> None:
     directory.forget("dns:api")
     current = directory.current
     assert (directory.synced, directory.sources, dict(current.services), dict(current.stale)) == (True, (), {}, {})
-
-
-async def test_a_source_that_is_gone_on_without_leaves_the_rest_to_read_and_the_snapshot_incomplete() -> None:
-    directory = Directory()
-    directory.await_source("registry")
-    watch = directory.watch()
-    directory.publish(
-        "file", [ServiceSnapshot(name="web", endpoints=(Endpoint("10.0.0.1:80"),)), ServiceSnapshot(name="db")]
-    )
-    assert not directory.readable
-    directory.go_on_without("registry", "nobody there")
-    first = await anext(watch)
-    # A service without endpoints may have them in the registry: it is not known to have none.
-    assert (first.services.keys(), first.complete, directory.synced) == ({"web"}, False, False)
-    assert first.stale == {"registry": "nobody there"}
-    directory.publish_members("registry", {})
-    second = await anext(watch)
-    assert (second.services.keys(), second.complete, second.stale) == ({"web", "db"}, True, {})
-
-
-async def test_a_source_that_is_given_up_shows_the_services_that_it_might_have_had_members_of() -> None:
-    directory = Directory()
-    directory.await_source("registry")
-    directory.publish("file", [ServiceSnapshot(name="db")])
-    assert directory.current.services == {}
-    directory.stop_awaiting("registry")
-    assert (directory.current.services.keys(), directory.synced) == ({"db"}, True)

@@ -82,19 +82,18 @@ class Admin:
         return web.Response(status=400, text=f"format {form!r}: expected text or json\n")
 
     async def _show_targets(self, request: web.Request) -> web.Response:
-        """503 until what is asked for is known: a client keeps what it has then; an empty list would remove all."""
+        """503 until the directory is synced: a client then keeps what it has, where an empty list would remove all."""
         directory = self._clusters.directory
+        if not directory.synced:
+            return web.Response(status=503, text="not every source has been heard from yet\n")
         services = directory.current.services
         wanted = request.query.getall("service", [*services])
-        known = "service" in request.query and services.keys() >= {*wanted}
-        if not directory.synced and not (directory.readable and known):
-            return web.Response(status=503, text="not every source has been heard from yet\n")
-        found = [services[name] for name in sorted(set(wanted)) if name in services]
-        etag = ETag(_digest(f"{service.name}\0{service.version}\0" for service in found))
+        known = [services[name] for name in sorted(set(wanted)) if name in services]
+        etag = ETag(_digest(f"{service.name}\0{service.version}\0" for service in known))
         if request.if_none_match and etag in request.if_none_match:
             response = web.Response(status=304)
         else:
-            response = web.Response(body=targets_json(found), content_type="application/json")
+            response = web.Response(body=targets_json(known), content_type="application/json")
         response.etag = etag
         return response
 

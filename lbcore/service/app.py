@@ -210,10 +210,7 @@ class Service:
     async def _tell_when_ready(self, bound: Bound) -> None:
         """Until every source has been heard from, callers are told to wait or to ask elsewhere."""
         async with aclosing(self._clusters.directory.watch()) as snapshots:
-            async for snapshot in snapshots:
-                self._clusters.apply(snapshot)
-                if snapshot.complete:
-                    break
+            self._clusters.apply(await anext(snapshots))
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         _announce(bound, encrypted=self._security.encrypted)
         await asyncio.Event().wait()  # as the other parts, it goes on until it is cancelled

@@ -124,7 +124,9 @@ class Picker:
     def list_endpoints(self, data: bytes) -> bytes:
         """Answers a `ListEndpointsRequest`. Raises `LbError`s."""
         name = parse(pb.ListEndpointsRequest, data).service
-        chosen = [self._clusters.get(name)] if name else self._clusters.visible()
+        chosen = (
+            [self._clusters.get(name)] if name else [each for each in self._clusters if sees(each.service.name, "pick")]
+        )
         response = pb.ListEndpointsResponse(
             services=[each.status() for each in chosen], stale=self._clusters.directory.current.stale
         )
@@ -138,8 +140,6 @@ class Picker:
         known: dict[str, ServiceSnapshot] = {}
         seen: DirectorySnapshot | None = None
         async for snapshot in self._clusters.directory.watch():
-            if not (name or snapshot.complete):
-                continue
             self._clusters.apply(snapshot)  # this watch may have been woken before the clusters' own
             services = snapshot.services.items()
             now = {each: it for each, it in services if (not name or each == name) and sees(each, "pick")}

@@ -7,7 +7,7 @@ nonce it comes with. Source: Envoy xds_protocol.rst ("Incremental xDS").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -78,7 +78,6 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         self._started = False
         self._wildcard = False
         self._names: set[str] = set()  # subscribed to by name
-        self._earlier: Set[str] = frozenset()  # names of what the client has from another stream
         self._told: dict[str, str] = {}  # what the client has; `ABSENT` where it was told so
         self._due: set[str] = set()
         self._owed = False  # a response is due even if it holds nothing
@@ -114,13 +113,12 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         resources = self._resources
         if resources is None or not (self._due or self._owed) or (self._unanswered and not self._at_once):
             return None
-        if self._retained or hold is not hold_nothing or not resources.complete:
+        if self._retained or hold is not hold_nothing:
             part = self._compose(resources, hold)
         else:  # the same for all streams that are due the same
             key = (frozenset(self._due), self.timed)
             part = resources.shared(key, lambda: self._compose(resources, hold))
-        owed = self._owed and resources.complete
-        if not (part.resources or part.removed or owed):
+        if not (part.resources or part.removed or self._owed):
             return None
         self._due -= part.names
         self._due.difference_update(part.removed)
@@ -184,7 +182,6 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         self._names = set(request.subscribe) - {WILDCARD}
         self._wildcard = self.resource_type.whole and request.by_wildcard
         self._told = {name: version for name, version in request.initial_versions.items() if self.covers(name)}
-        self._earlier = frozenset(self._told)
         self._owed = self._wildcard and not self._told  # a client that starts waits for an answer, be it empty
         self._due = self._names - self._told.keys()
         if self._resources is not None:
@@ -235,10 +232,9 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         for name in sorted(self._due):
             resource = self._find(name)
             if resource is None:
-                if resources.complete:
-                    removed.append(name)
+                removed.append(name)
                 continue
-            if hold(resource) or (not resources.complete and self._keeps_earlier(name)):
+            if hold(resource):
                 continue
             size += len(resource.delta_header) + len(resource.framed)
             if part and size > MAX_RESPONSE_SIZE:
@@ -249,11 +245,6 @@ class DeltaSubscription(Subscription[DeltaRequest]):
         version = version_of_all(resource.version for resource in part)
         body = resources.delta_body(version, part, removed, timed=self.timed)
         return _Part(part, names, removed, complete, version, body)
-
-    def _keeps_earlier(self, name: str) -> bool:
-        """Whether the client has an assignment from another stream, which may hold endpoints that are not known here
-        yet."""
-        return self.resource_type is ResourceType.ASSIGNMENT and name in self._earlier
 
     def _tell_gone(self, name: str) -> None:
         if name in self._names:

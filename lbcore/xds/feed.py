@@ -75,7 +75,6 @@ class Change:
     listeners: dict[str, FedMember] = field(default_factory=dict)
     gone_services: frozenset[str] = frozenset()
     gone_listeners: frozenset[str] = frozenset()
-    complete: bool = True  # the catalog that it leads to
 
 
 def change_between(before: Catalog | None, now: Catalog) -> Change:
@@ -90,7 +89,6 @@ def change_between(before: Catalog | None, now: Catalog) -> Change:
         _fed(now.listeners, old_listeners),
         frozenset(old_services.keys() - now.services.keys()),
         frozenset(old_listeners.keys() - now.listeners.keys()),
-        now.complete,
     )
 
 
@@ -117,7 +115,7 @@ class FedCatalog:
         """The catalog after a change."""
         self._services = _applied(self._services, change.services, change.gone_services)
         self._listeners = _applied(self._listeners, change.listeners, change.gone_listeners)
-        self.current = Catalog.of(self._services, self._listeners, self.current, complete=change.complete)
+        self.current = Catalog.of(self._services, self._listeners, self.current)
         return self.current
 
 

@@ -31,7 +31,6 @@ class ResourceSet:
     Arguments:
         members: by name, what `encode` makes the resource of; None where there is none that may be sent.
         changed: the names whose resources may differ from those of the set that this one follows.
-        complete: whether there is no other resource; if not, nobody may be told that one does not exist.
     """
 
     def __init__(
@@ -40,11 +39,8 @@ class ResourceSet:
         members: Mapping[str, object],
         encode: Callable[[object], Resource | None],
         changed: Set[str] = frozenset(),
-        *,
-        complete: bool = True,
     ) -> None:
         self.resource_type = resource_type
-        self.complete = complete
         self.changed = changed
         self._members = members
         self._encode = encode
@@ -92,10 +88,10 @@ class ResourceSet:
         """A set of those whose names and members are wanted; `previous` is the same part of the set before."""
         members = {name: member for name, member in self._members.items() if wanted(name, member)}
         if previous is None:
-            return ResourceSet(self.resource_type, members, self._encode, self.changed, complete=self.complete)
+            return ResourceSet(self.resource_type, members, self._encode, self.changed)
         changed = {name for name in self.changed if name in members or name in previous._members}
         changed |= members.keys() ^ previous._members.keys()  # what is the same may have come into sight, or gone
-        part = ResourceSet(self.resource_type, members, self._encode, changed, complete=self.complete)
+        part = ResourceSet(self.resource_type, members, self._encode, changed)
         part.carry_over(previous)
         return part
 

@@ -201,7 +201,7 @@ class Member(Protocol):
 
 
 class Catalog:
-    """Every resource set that clients may see, for one snapshot of the Directory, `complete` if that is.
+    """Every resource set that clients may see, for one snapshot of the Directory.
 
     `ClientKind.EITHER` has the routes of listeners and of services in one table; where both bear a name, the service's.
     """
@@ -209,26 +209,18 @@ class Catalog:
     def __init__(self, snapshot: DirectorySnapshot, previous: Catalog | None = None) -> None:
         services = _service_resources(snapshot.services, previous._services if previous else {})
         listeners = _listener_resources(snapshot, previous._listeners if previous else {})
-        self._take(services, listeners, previous, complete=snapshot.complete)
+        self._take(services, listeners, previous)
 
     @classmethod
     def of(
-        cls,
-        services: Mapping[str, Member],
-        listeners: Mapping[str, Member],
-        previous: Catalog | None = None,
-        *,
-        complete: bool = True,
+        cls, services: Mapping[str, Member], listeners: Mapping[str, Member], previous: Catalog | None = None
     ) -> Catalog:
         """A catalog of resources that are made already."""
         catalog = cls.__new__(cls)
-        catalog._take(services, listeners, previous, complete=complete)
+        catalog._take(services, listeners, previous)
         return catalog
 
-    def _take(
-        self, services: Mapping[str, Any], listeners: Mapping[str, Any], previous: Catalog | None, *, complete: bool
-    ) -> None:
-        self.complete = complete
+    def _take(self, services: Mapping[str, Any], listeners: Mapping[str, Any], previous: Catalog | None) -> None:
         self._services, self._listeners = services, listeners
         self._either: Mapping[str, Member] = {**self._listeners, **self._services}
         self._sets: dict[tuple[ResourceType, ClientKind], ResourceSet] = {}
@@ -238,7 +230,7 @@ class Catalog:
             old: Mapping[str, Member] = getattr(previous, table) if previous else {}
             new: Mapping[str, Member] = getattr(self, table)
             changed = _changed(touched[table], old, new, attribute)
-            resources = ResourceSet(resource_type, new, attrgetter(attribute), changed, complete=complete)
+            resources = ResourceSet(resource_type, new, attrgetter(attribute), changed)
             if previous:
                 resources.carry_over(previous._sets[resource_type, kind])
             self._sets[resource_type, kind] = resources
@@ -293,8 +285,7 @@ class Catalog:
                 resource: Resource = member.assignment_seen_from(locality, unix_sockets=unix_sockets)
                 return resource
 
-            touched = self._touched_services
-            known = ResourceSet(ResourceType.ASSIGNMENT, self._services, seen, touched, complete=self.complete)
+            known = ResourceSet(ResourceType.ASSIGNMENT, self._services, seen, self._touched_services)
             self._seen_from[unix_sockets, locality] = known
         return known
 

@@ -1,8 +1,7 @@
 """The discovery service on grpc.aio: ADS, and CDS, EDS, LDS and RDS as services of their own.
 
-It follows the Directory and makes each new `Catalog` once, for all streams. Nothing is answered before the Directory
-shows anything; before it is in sync nobody is told that a resource does not exist.
-Source: envoy/service/discovery/v3/ads.proto.
+It follows the Directory and makes each new `Catalog` once, for all streams. Nothing is answered before the Directory is
+in sync. Source: envoy/service/discovery/v3/ads.proto.
 """
 
 from __future__ import annotations
@@ -51,8 +50,6 @@ JUDGED_BY_SERVER = frozenset((_AGGREGATED, *(service for service, _ in _PER_TYPE
 SERVICES = (_AGGREGATED, *(service for service, _ in _PER_TYPE.values()), CSDS, LRS)
 """The full names of the gRPC services, as reflection lists them."""
 
-
-_NOT_READ = "not every source has been read to its end yet"
 
 StreamHandler = Callable[[object, Context], Awaitable[None]]
 
@@ -171,7 +168,7 @@ class XdsServer:
         async def handle(message: bytes, context: Context) -> bytes:
             permit = await self._permit(context)
             if self._catalog is None:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, _NOT_READ)
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "no source has been read to its end yet")
             session = self._sotw_session(only, permit)
             try:
                 session.receive(read_sotw(message))
@@ -180,8 +177,6 @@ class XdsServer:
             except NotPermitted as error:
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
             response = session.next_response()
-            if response is None and not self._catalog.complete:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, _NOT_READ)
             if response is None:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "none of the resources asked for exists")
             return response

@@ -79,21 +79,19 @@ class SotwSubscription(Subscription[SotwRequest]):
         super().__init__(resource_type, nonces)
         self._sent: _Sent | None = None
         self._client_has_answered = False
-        self._has_earlier = False  # the client says that it has something from another stream
         self._superseded = False
         self._unaccepted: set[str] = set()  # names that the client never had and has not accepted yet
         self._in_flight: Set[str] = frozenset()  # names of what its next answer accepts or refuses
 
     def receive(self, request: SotwRequest) -> Verdict | None:
         verdict = None
-        if self._sent is None:
-            self._has_earlier |= bool(request.version)
-        elif request.nonce == self._sent.nonce:
-            verdict = self._answer(self._sent, request)
-        elif request.nonce or self._client_has_answered:
-            return None  # stale: the client answers the newest response as well, and repeats its names there
-        else:
-            self._superseded = True  # it crossed our first response, and asks for more than that answered
+        if self._sent is not None:
+            if request.nonce == self._sent.nonce:
+                verdict = self._answer(self._sent, request)
+            elif request.nonce or self._client_has_answered:
+                return None  # stale: the client answers the newest response as well, and repeats its names there
+            else:
+                self._superseded = True  # it crossed our first response, and asks for more than that answered
         self._subscribe(request.names)
         return verdict
 
@@ -218,8 +216,6 @@ class WholeSubscription(SotwSubscription):
         if not self._stale and not self._owed:
             return None
         view, told = self._view(resources), self._told
-        if not resources.complete and self._may_remove(view):
-            return None
         everything = view is resources.versions
         difference = resources.difference(told) if everything else Difference.between(told, view)
         if difference.same and not self._owed:
@@ -235,13 +231,6 @@ class WholeSubscription(SotwSubscription):
             missing = sorted(name for name in view if not view[name])
         body = resources.sotw_body(version, listed, missing, timed=self.timed)
         return _Due(version, listed, difference.changed, difference.new, body)
-
-    def _may_remove(self, view: Mapping[str, str]) -> bool:
-        """Whether the client might take a response for the removal of what is only not known yet."""
-        if self._wildcard and self._sent is None and (self._has_earlier or not view):
-            return True
-        wanted = {*self._names, *(name for name, version in self._told.items() if version)}
-        return not all(map(view.get, wanted))
 
     def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:  # noqa: ARG002
         """All of it again, which is no change: a response with heartbeats alone removes the rest from Envoy, for which
@@ -313,7 +302,7 @@ class PartialSubscription(SotwSubscription):
         self._review(self._told.keys() & names)
 
     def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
-        if not self._due or (self._keeps_earlier and not resources.complete):
+        if not self._due:
             return None
         due: _Due | None
         if self._retained or hold is not hold_nothing:
@@ -327,11 +316,6 @@ class PartialSubscription(SotwSubscription):
             self._tell(resource.name, resource.version)
         self._due -= due.changed
         return due
-
-    @property
-    def _keeps_earlier(self) -> bool:
-        """Whether the client has assignments from another stream, which may hold what is not known here yet."""
-        return self.resource_type is ResourceType.ASSIGNMENT and self._has_earlier and self._sent is None
 
     def _part(self, hold: Callable[[Resource], bool]) -> _Due | None:
         """Of what is due, as much as a response may hold."""

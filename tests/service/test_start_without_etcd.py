@@ -1,4 +1,4 @@
-"""`lbcore serve` whose etcd is away at its very first start: what the file lists is served, and nothing false."""
+"""`lbcore serve` whose etcd is away at its very first start: nobody is answered before all members are known."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import grpc
 import pytest
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.duration_pb2 import Duration
 
-from lbcore.client import PickerClient, Registration
-from lbcore.errors import NotReady, UnknownService
+from lbcore.client import PickerClient
+from lbcore.errors import NotReady
+from lbcore.service.proto import registry_pb2 as pb
+from lbcore.service.proto.registry_pb2_grpc import RegistryStub
 from tests.harness.etcd import Etcd, needs_etcd
 from tests.harness.http_client import HttpClient
 from tests.harness.ports import free_port
-from tests.harness.process import Process, wait_until
+from tests.harness.process import Process
 from tests.harness.service import LBCORE, ROOT, web_with
 
 pytestmark = needs_etcd
@@ -76,34 +79,39 @@ def assignments(address: str, *names: str) -> Iterator[Assignments]:
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "1")])
-def test_what_the_file_lists_is_served_at_once_and_what_is_registered_once_etcd_is_there(
+def test_the_first_answer_has_what_the_file_lists_and_what_is_registered(
     etcd: Etcd, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
+    """The registered members of a service of the file are as much a part of it: without them traffic would move."""
+    register(etcd, tmp_path)
+    etcd.kill()
     config = tmp_path / "lbcore.yaml"
     config.write_text(web_with(LISTED))
-    etcd.kill()
     address, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     argv = [*LBCORE, "serve", config, "--grpc", address, "--admin", admin, *options]
     with Process([*argv, "--store", f"etcd://{etcd.address}/lbcore"], cwd=ROOT, grace=30) as process:
-        process.wait_for_output("what is only registered has no answers", stream="stderr")
+        process.wait_for_output("UNAVAILABLE.*what is known stays in use", stream="stderr")
         with PickerClient(address, timeout=30) as picker, assignments(address, "web", "db") as eds:
-            assert picker.pick("web").address == LISTED
-            with pytest.raises(NotReady, match="not every source has been heard from"):
-                picker.pick("db")
-            with pytest.raises(NotReady):
-                picker.endpoints()
-            assert eds.next() == {"web": [80]}
+            for service in ("web", "db"):
+                with pytest.raises(NotReady, match="not every source has been heard from"):
+                    picker.pick(service)
             with HttpClient(admin) as http:
-                assert [http.get(page).status for page in ("/ready", "/sd", "/sd?service=db")] == [503, 503, 503]
-                assert json.loads(http.get("/sd?service=web").body)[0]["targets"] == [LISTED]
+                assert [http.get(page).status for page in ("/ready", "/sd", "/sd?service=web")] == [503, 503, 503]
                 assert "UNAVAILABLE" in json.loads(http.get("/ready").body)["stale"]["registry"]
-            assert process.stdout == ""  # not ready: it cannot answer for everything
+            assert process.stdout == ""
             etcd.restart()
             process.wait_for_output("^ready ")
-            with pytest.raises(UnknownService):
-                picker.pick("db")
-            with Registration("db", REGISTERED, target=address, ttl=30.0, drain_time=0):
-                assert eds.next() == {"db": [90]}
-                wait_until(lambda: "db" in {each.name for each in picker.endpoints()}, "the registration")
-                assert picker.pick("db").address == REGISTERED
-            assert picker.pick("web").address == LISTED
+            assert eds.next() == {"web": [80, 90], "db": [90]}
+            assert {picker.pick("web").address for _ in range(10)} == {LISTED, REGISTERED}
+
+
+def register(etcd: Etcd, folder: Path) -> None:
+    """Through a server of its own, which is gone afterwards."""
+    config = folder / "other.yaml"
+    config.write_text("services: {}\n")
+    command: list[str | Path] = [*LBCORE, "serve", config, "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    with Process([*command, "--store", f"etcd://{etcd.address}/lbcore"], cwd=ROOT, grace=30) as other:
+        target = other.wait_for_output(r"^ready grpc=(\S+)")[1]
+        announcements = [pb.Announcement(service=name, address=REGISTERED) for name in ("web", "db")]
+        with grpc.insecure_channel(target) as channel:
+            RegistryStub(channel).Register(pb.RegisterRequest(announcements=announcements, ttl=Duration(seconds=600)))

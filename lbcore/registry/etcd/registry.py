@@ -22,7 +22,6 @@ from lbcore.errors import NotReady, StoreFailed, UnknownLease
 from lbcore.etcd.address import EtcdAddress
 from lbcore.etcd.connection import EtcdConnection
 from lbcore.etcd.following import PrefixFollower
-from lbcore.model import Endpoint
 from lbcore.registration import Announcement, Key, Registration, RegistrySettings, Report
 from lbcore.registry.admission import check_announcements
 from lbcore.registry.etcd.board import EtcdBoard
@@ -72,7 +71,6 @@ class EtcdRegistry:
         self._memory = memory
         self._synced = False
         self._failure = ""  # why etcd cannot be followed now
-        self._has_failed = asyncio.Event()
         self._gone_since: dict[int, float] = {}  # by lease, since when its key is gone as far as was seen
         self._held: dict[int, float] = {}  # by lease that was judged a part of a mass loss, when that was last so
         self._readers: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap of revisions that requests wait for
@@ -92,8 +90,8 @@ class EtcdRegistry:
         """Follows etcd, judges leases that have run out, shares health checks and publishes what changes, for ever."""
         parts = [self._follow(), self._publisher.run(), self._judge_for_ever(), self._board.run(), self._loads.run()]
         if self._memory is not None:
-            parts.append(self._memory.keep_for_ever(self._view))
-        await asyncio.gather(*parts, self._start_without())
+            parts += [self._memory.keep_for_ever(self._view), self._recall(self._memory)]
+        await asyncio.gather(*parts)
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -327,7 +325,6 @@ class EtcdRegistry:
         if not self._failure:
             logger.error("%s; what is known stays in use", reason)
         self._failure = reason
-        self._has_failed.set()
         # Time in which etcd was not heard of does not count against anybody.
         self._gone_since.clear()
         if self._synced:
@@ -342,30 +339,18 @@ class EtcdRegistry:
             logger.info("%s: followed again", self._address)
         self._failure = ""
 
-    async def _start_without(self) -> None:
-        """Where etcd is away at the start, serves what it said last once it has been waited for; what others know at
-        once where that is not known."""
-        waiting = asyncio.ensure_future(asyncio.sleep(self._settings.initial_fetch_timeout))
-        try:
-            await self._has_failed.wait()
-            memory = self._memory if self._settings.initial_fetch_timeout else None
-            recalled = await asyncio.to_thread(memory.recall) if memory is not None and not self._synced else None
-            if self._synced:
-                return
-            if recalled is None:
-                logger.error(
-                    "%s: what it said last is not known here: what is only registered has no answers", self._address
-                )
-                self._directory.go_on_without(SOURCE, self._failure)
-                return
-            await waiting
-        finally:
-            waiting.cancel()
-        if not self._synced:
-            self._serve_recalled(*recalled)
-
-    def _serve_recalled(self, age: float, members: list[tuple[str, Endpoint]]) -> None:
-        age += self._settings.initial_fetch_timeout
+    async def _recall(self, memory: RegistryMemory) -> None:
+        """Serves what etcd said last, where it says nothing for too long after the start."""
+        if not self._settings.initial_fetch_timeout:
+            return
+        await asyncio.sleep(self._settings.initial_fetch_timeout)
+        recalled = None if self._synced else await asyncio.to_thread(memory.recall)
+        if self._synced:
+            return
+        if recalled is None:
+            logger.error("nothing is answered before etcd is: what it said last is not known here, or too old")
+            return
+        age, members = recalled
         reason = f"as etcd had it {age:.0f} s before; {self._failure or 'it has not answered yet'}"
         logger.error("%d registrations are served %s", len(members), reason)
         self._publisher.replace(members)

@@ -7,10 +7,11 @@ nonce it comes with. Source: Envoy xds_protocol.rst ("Incremental xDS").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from lbcore.xds.nonces import Nonces, SharedMessage
 from lbcore.xds.resource_set import ABSENT, ResourceSet, version_of_all
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.status import ConfigStatus, ResourceStatus
@@ -53,27 +54,24 @@ class _Sent(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
-    """As much of what is due as a response may hold, and its body.
+    """As much of what is due as a response may hold, and all of the response.
 
     Fields:
-        names: those of the resources.
         removed: names of what is gone.
         complete: whether all that is due did fit.
-        version: one for all of the resources.
     """
 
-    resources: list[Resource]
-    names: frozenset[str]
-    removed: list[str]
+    resources: Sequence[Resource]
+    removed: Sequence[str]
     complete: bool
-    version: str
-    body: bytes
+    sent: _Sent
+    shared: SharedMessage
 
 
 class DeltaSubscription(Subscription[DeltaRequest]):
     """The subscription of one stream to one type."""
 
-    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+    def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         super().__init__(resource_type, nonces)
         self._started = False
         self._wildcard = False
@@ -120,7 +118,8 @@ class DeltaSubscription(Subscription[DeltaRequest]):
             part = resources.shared(key, lambda: self._compose(resources, hold))
         if not (part.resources or part.removed or self._owed):
             return None
-        self._due -= part.names
+        names = part.sent.names
+        self._due -= names
         self._due.difference_update(part.removed)
         self._at_once, self._owed = not part.complete, False
         for resource in part.resources:
@@ -129,17 +128,17 @@ class DeltaSubscription(Subscription[DeltaRequest]):
             self._told[resource.name] = resource.version
         for name in part.removed:
             self._tell_gone(name)
-        self._refused -= part.names
-        nonce = next(self._nonces)
-        self._unanswered[nonce] = _Sent(part.names, part.version)
-        return Response(part.body, nonce, part.resources, part.names)
+        self._refused -= names
+        nonce, message = self._nonces.give(part.shared)
+        self._unanswered[nonce] = part.sent
+        return Response(message, nonce, part.resources, names)
 
     def prolong(self) -> Response | None:
         if self._unanswered or not (mortal := self._mortal()):
             return None
-        nonce = next(self._nonces)
+        nonce, message = self._nonces.give(SharedMessage(delta_heartbeat(self.resource_type, mortal)))
         self._unanswered[nonce] = _Sent(frozenset(), version_of_all(resource.version for resource in mortal))
-        return Response(delta_heartbeat(self.resource_type, mortal), nonce, mortal, frozenset())
+        return Response(message, nonce, mortal, frozenset())
 
     def covers(self, name: str) -> bool:
         return self._wildcard or name in self._names
@@ -243,8 +242,8 @@ class DeltaSubscription(Subscription[DeltaRequest]):
             part.append(resource)
         names = frozenset(resource.name for resource in part)
         version = version_of_all(resource.version for resource in part)
-        body = resources.delta_body(version, part, removed, timed=self.timed)
-        return _Part(part, names, removed, complete, version, body)
+        shared = resources.delta_message(version, part, removed, timed=self.timed)
+        return _Part(part, removed, complete, _Sent(names, version), shared)
 
     def _tell_gone(self, name: str) -> None:
         if name in self._names:

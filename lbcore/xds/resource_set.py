@@ -1,6 +1,6 @@
 """All resources of one type, as one kind of client sees them, at one moment. Immutable; what is costly is made once.
 
-Resources are encoded when first asked for, and a response's body is kept for every other stream that is owed the same.
+Resources are encoded when first asked for, and a response is kept for every other stream that is owed the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar, cast
 
+from lbcore.xds.nonces import SharedMessage
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.wire import Resource, delta_body, sotw_body
 
@@ -101,20 +102,24 @@ class ResourceSet:
             self.__dict__["versions"] = previous.versions
             self.__dict__["version_of_all"] = previous.version_of_all
 
-    def sotw_body(
+    def sotw_message(
         self, version: str, resources: Collection[Resource], missing: Collection[str], *, timed: bool
-    ) -> bytes:
-        """The body of a DiscoveryResponse, from the store if another stream was owed the same."""
+    ) -> SharedMessage:
+        """A DiscoveryResponse, from the store if another stream was owed the same."""
         everything = "everything" in self.__dict__ and resources is self.everything and not missing
         key: object = timed if everything else (version, tuple(resources), tuple(missing), timed)
-        return self.shared(key, lambda: sotw_body(self.resource_type, version, resources, missing, timed=timed))
+        return self.shared(
+            key, lambda: SharedMessage(sotw_body(self.resource_type, version, resources, missing, timed=timed))
+        )
 
-    def delta_body(
+    def delta_message(
         self, version: str, resources: Collection[Resource], removed: Collection[str], *, timed: bool
-    ) -> bytes:
-        """The body of a DeltaDiscoveryResponse, from the store if another stream was owed the same."""
+    ) -> SharedMessage:
+        """A DeltaDiscoveryResponse, from the store if another stream was owed the same."""
         key = (tuple(resources), tuple(removed), timed)
-        return self.shared(key, lambda: delta_body(self.resource_type, version, resources, removed, timed=timed))
+        return self.shared(
+            key, lambda: SharedMessage(delta_body(self.resource_type, version, resources, removed, timed=timed))
+        )
 
     def shared(self, key: object, make: Callable[[], Made]) -> Made:
         """What is made for one stream, from the store if it was made for another; `key` is all that it depends on."""

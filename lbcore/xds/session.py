@@ -8,10 +8,8 @@ Source: Envoy xds_protocol.rst ("Resource warming", "Eventual consistency consid
 
 from __future__ import annotations
 
-import itertools
-import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic
 
 from lbcore.access import Permit
@@ -19,6 +17,7 @@ from lbcore.errors import NotPermitted
 from lbcore.xds.client_kind import ClientKind
 from lbcore.xds.heartbeats import Heartbeats, knows_ttl
 from lbcore.xds.node import UNNAMED
+from lbcore.xds.nonces import Nonces
 from lbcore.xds.observer import XdsObserver
 from lbcore.xds.ordering import MakeBeforeBreak
 from lbcore.xds.resource_set import ResourceSet
@@ -51,7 +50,7 @@ class Session(Generic[RequestT]):
 
     def __init__(
         self,
-        subscribe: Callable[[ResourceType, Iterator[str]], Subscription[RequestT]],
+        subscribe: Callable[[ResourceType, Nonces], Subscription[RequestT]],
         catalog: Catalog | None,
         only: ResourceType | None,
         observer: XdsObserver,
@@ -70,8 +69,8 @@ class Session(Generic[RequestT]):
         self._kinds: dict[ResourceType, ClientKind] = {}
         self._order = MakeBeforeBreak(self._subscriptions, clock)
         self._heartbeats = Heartbeats(clock)
-        # Nonces of another stream never match, so what a client repeats from there is not taken for an answer.
-        self._nonces = map(f"{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
+        self._timed = False  # whether anything may ever be prolonged
+        self._nonces = Nonces()
 
     def receive(self, request: RequestT) -> None:
         """Takes a request in. A type that is not served here is passed over: the others keep flowing.
@@ -96,7 +95,7 @@ class Session(Generic[RequestT]):
         if before is not None and CLUSTER in self._subscriptions:
             self._release_clusters()
             self._retain_clusters_in_use(before)
-        for resource_type, subscription in self._subscriptions.items():
+        for resource_type, subscription in self._in_order:
             subscription.advance(self._resources(catalog, resource_type))
         if before is not None and CLUSTER not in self._subscriptions:
             self._warm_clusters_from_elsewhere(before, catalog)
@@ -107,7 +106,7 @@ class Session(Generic[RequestT]):
             response = subscription.respond(self._hold_route if resource_type is ROUTE else hold_nothing)
             if response is not None:
                 return self._send(resource_type, response)
-        return self._next_heartbeat()
+        return self._next_heartbeat() if self._timed else None
 
     def _next_heartbeat(self) -> bytes | None:
         for resource_type in self._heartbeats.due():
@@ -122,7 +121,7 @@ class Session(Generic[RequestT]):
     @property
     def wakes_at(self) -> float | None:
         """When `wake` is to be called, by the clock; None if there is nothing to wait for."""
-        held, beat = self._order.next_deadline, self._heartbeats.next_time
+        held, beat = self._order.next_deadline, self._heartbeats.next_time if self._timed else None
         return beat if held is None else held if beat is None else min(held, beat)
 
     def wake(self) -> None:
@@ -145,6 +144,7 @@ class Session(Generic[RequestT]):
         # Envoy 1.40 ends with a segmentation fault when an assignment's TTL passes in state of the world.
         fatal = subscription.wraps_ttl and resource_type is ASSIGNMENT and self._kinds[ASSIGNMENT] is ClientKind.ENVOY
         subscription.timed = knows_ttl(self.node, wrapped=subscription.wraps_ttl) and not fatal
+        self._timed = self._timed or subscription.timed
         if self._catalog is not None:
             subscription.advance(self._resources(self._catalog, resource_type))
         self._subscriptions[resource_type] = subscription
@@ -178,7 +178,7 @@ class Session(Generic[RequestT]):
         return self._message(resource_type, response)
 
     def _message(self, resource_type: ResourceType, response: Response) -> bytes:
-        message = response.serialise()
+        message = response.message
         self.types[resource_type].sent_at = time.time()
         self._observer.response_sent(self.node.id, resource_type.type_url, len(response.resources), len(message))
         return message
@@ -216,7 +216,7 @@ class Session(Generic[RequestT]):
         grpc = self._kinds[ASSIGNMENT] is ClientKind.GRPC
         kind = ClientKind.GRPC if grpc else ClientKind.ENVOY
         new = now.resources(CLUSTER, kind, permit=self.permit)
-        if not new.changed:
+        if not new.changed:  # as nearly always, when endpoints change
             return
         old = before.resources(CLUSTER, kind, permit=self.permit)
         covered = filter(assignments.covers, new.changed)

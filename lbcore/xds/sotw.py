@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 
+from lbcore.xds.nonces import Nonces, SharedMessage
 from lbcore.xds.resource_set import ABSENT, Difference, ResourceSet, version_of_all, version_of_sum
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.status import ConfigStatus, ResourceStatus
@@ -45,7 +46,7 @@ class SotwRequest(Request, frozen=True, kw_only=True, gc=False):
         return not self.names or WILDCARD in self.names
 
 
-def sotw_subscription(resource_type: ResourceType, nonces: Iterator[str]) -> SotwSubscription:
+def sotw_subscription(resource_type: ResourceType, nonces: Nonces) -> SotwSubscription:
     """A subscription to a type as its responses require it."""
     kind = WholeSubscription if resource_type.whole else PartialSubscription
     return kind(resource_type, nonces)
@@ -61,13 +62,20 @@ class _Sent(msgspec.Struct, gc=False):
 
 
 class _Due(msgspec.Struct, frozen=True, gc=False):
-    """What goes into a response, and its body; `changed` and `new` are names, new ones the client did not have."""
+    """What goes into a response, and all of it; `changed` and `new` are names, new ones the client did not have."""
 
     version: str
     resources: Sequence[Resource]
     changed: frozenset[str]
     new: frozenset[str]
-    body: bytes
+    shared: SharedMessage
+
+
+class _Part(_Due, frozen=True, kw_only=True, gc=False):
+    """The same of a type whose responses hold a part; `told` and `sum` are what the client has been told then."""
+
+    told: Mapping[str, str]
+    sum: int
 
 
 class SotwSubscription(Subscription[SotwRequest]):
@@ -75,7 +83,7 @@ class SotwSubscription(Subscription[SotwRequest]):
 
     wraps_ttl = True
 
-    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+    def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         super().__init__(resource_type, nonces)
         self._sent: _Sent | None = None
         self._client_has_answered = False
@@ -96,30 +104,32 @@ class SotwSubscription(Subscription[SotwRequest]):
         return verdict
 
     def respond(self, hold: Callable[[Resource], bool] = hold_nothing) -> Response | None:
-        waiting = self._sent is not None and not self._sent.answered and not self._superseded
-        if self._resources is None or waiting:
+        waiting = self._sent is not None and not self._sent.answered
+        if self._resources is None or (waiting and not self._superseded):
             return None
         due = self._compose(self._resources, hold)
         if due is None:
             return None
         in_flight = due.changed
-        if self._sent is not None and not self._sent.answered:
+        if waiting:
             in_flight = in_flight.union(self._in_flight)
         self._unaccepted |= due.new
         self._refused -= due.changed
         if self._unaccepted:
             in_flight = in_flight.union(self._unaccepted.intersection(resource.name for resource in due.resources))
         self._in_flight = in_flight
-        self._sent = _Sent(due.version, next(self._nonces))
+        nonce, message = self._nonces.give(due.shared)
+        self._sent = _Sent(due.version, nonce)
         self._superseded = False
-        return Response(due.body, self._sent.nonce, due.resources, due.changed)
+        return Response(message, nonce, due.resources, due.changed)
 
     def prolong(self) -> Response | None:
         sent = self._sent
         if sent is None or not sent.answered or not (mortal := self._mortal()):
             return None
-        self._sent = _Sent(sent.version, next(self._nonces), refused=sent.refused)
-        return Response(self._heartbeat(sent.version, mortal), self._sent.nonce, mortal, frozenset())
+        nonce, message = self._nonces.give(SharedMessage(self._heartbeat(sent.version, mortal)))
+        self._sent = _Sent(sent.version, nonce, refused=sent.refused)
+        return Response(message, nonce, mortal, frozenset())
 
     def settled(self, name: str) -> bool:
         return self._told_version(name) != ABSENT and name not in self._unaccepted
@@ -171,7 +181,7 @@ class SotwSubscription(Subscription[SotwRequest]):
 class WholeSubscription(SotwSubscription):
     """CDS and LDS: every response lists all that the client is subscribed to; by name, or all by wildcard."""
 
-    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+    def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         super().__init__(resource_type, nonces)
         self._names: frozenset[str] = frozenset()
         self._wildcard = False
@@ -229,8 +239,8 @@ class WholeSubscription(SotwSubscription):
             version = version_of_all(view.values())
             listed = [resource for name in view if (resource := self._find(name)) is not None]
             missing = sorted(name for name in view if not view[name])
-        body = resources.sotw_body(version, listed, missing, timed=self.timed)
-        return _Due(version, listed, difference.changed, difference.new, body)
+        shared = resources.sotw_message(version, listed, missing, timed=self.timed)
+        return _Due(version, listed, difference.changed, difference.new, shared)
 
     def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:  # noqa: ARG002
         """All of it again, which is no change: a response with heartbeats alone removes the rest from Envoy, for which
@@ -253,7 +263,7 @@ class WholeSubscription(SotwSubscription):
 class PartialSubscription(SotwSubscription):
     """EDS and RDS: by name only; a response holds what changed, and says nothing of what is gone."""
 
-    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+    def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         super().__init__(resource_type, nonces)
         self._told: dict[str, str] = {}  # by each name subscribed to; `ABSENT` where nothing was sent
         self._named: tuple[str, ...] = ()  # as the client named them last
@@ -262,7 +272,7 @@ class PartialSubscription(SotwSubscription):
 
     def advance(self, resources: ResourceSet) -> None:
         first, self._resources = self._resources is None, resources
-        self._review(set(self._told) if first else resources.changed & self._told.keys())
+        self._review(list(self._told) if first else resources.changed & self._told.keys())
 
     def _review(self, names: Iterable[str]) -> None:
         assert self._resources is not None
@@ -304,7 +314,7 @@ class PartialSubscription(SotwSubscription):
     def _compose(self, resources: ResourceSet, hold: Callable[[Resource], bool]) -> _Due | None:
         if not self._due:
             return None
-        due: _Due | None
+        due: _Part | None
         if self._retained or hold is not hold_nothing:
             due = self._part(hold)
         else:  # all streams that have been told the same, which the sum of the versions tells, are due the same
@@ -312,12 +322,12 @@ class PartialSubscription(SotwSubscription):
             due = resources.shared(key, lambda: self._part(hold))
         if due is None:
             return None
-        for resource in due.resources:
-            self._tell(resource.name, resource.version)
+        self._told.update(due.told)
+        self._sum = due.sum
         self._due -= due.changed
         return due
 
-    def _part(self, hold: Callable[[Resource], bool]) -> _Due | None:
+    def _part(self, hold: Callable[[Resource], bool]) -> _Part | None:
         """Of what is due, as much as a response may hold."""
         assert self._resources is not None
         part: list[Resource] = []
@@ -335,9 +345,11 @@ class PartialSubscription(SotwSubscription):
             return None
         names = frozenset(resource.name for resource in part)
         new = frozenset(name for name in names if self._told[name] == ABSENT)
-        told = sum(_hash(self._told[name]) for name in names)
-        version = version_of_sum(self._sum - told + sum(_hash(resource.version) for resource in part))
-        return _Due(version, part, names, new, self._resources.sotw_body(version, part, (), timed=self.timed))
+        told = {resource.name: resource.version for resource in part}
+        hashes = self._sum + sum(_hash(version) - _hash(self._told[name]) for name, version in told.items())
+        version = version_of_sum(hashes)
+        shared = self._resources.sotw_message(version, part, (), timed=self.timed)
+        return _Part(version, part, names, new, shared, told=told, sum=hashes)
 
     def _heartbeat(self, version: str, mortal: list[Resource]) -> bytes:
         return sotw_heartbeat(self.resource_type, version, mortal)

@@ -117,6 +117,8 @@ class Stream(Generic[RequestT]):
 
     def _set_alarm(self) -> None:
         due = self._session.wakes_at
+        if due is None and self._alarm is None:
+            return
         if self._alarm is not None and self._alarm.when() != due:
             self._alarm.cancel()
             self._alarm = None

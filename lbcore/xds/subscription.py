@@ -15,10 +15,11 @@ from typing import Generic, TypeVar
 import msgspec
 
 from lbcore.xds.node import UNNAMED, Node
+from lbcore.xds.nonces import Nonces
 from lbcore.xds.resource_set import ResourceSet
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.status import ResourceStatus
-from lbcore.xds.wire import Resource, with_nonce
+from lbcore.xds.wire import Resource
 
 __all__ = ["MAX_RESPONSE_SIZE", "WILDCARD", "Request", "Response", "Subscription", "Verdict", "hold_nothing"]
 
@@ -59,18 +60,16 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     """One response to send.
 
     Fields:
-        body: all of it but the nonce, shared among streams.
+        message: what to send.
+        nonce: its nonce, unique on the stream.
         resources: what it holds, or prolongs the life of.
         changed: names of those that the client did not have, or had in another version.
     """
 
-    body: bytes
+    message: bytes
     nonce: str
     resources: Collection[Resource]
     changed: Set[str]
-
-    def serialise(self) -> bytes:
-        return with_nonce(self.body, self.nonce)
 
 
 RequestT = TypeVar("RequestT", bound=Request)
@@ -89,7 +88,7 @@ class Subscription(abc.ABC, Generic[RequestT]):
 
     wraps_ttl = False
 
-    def __init__(self, resource_type: ResourceType, nonces: Iterator[str]) -> None:
+    def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         self.resource_type = resource_type
         self._nonces = nonces
         self._resources: ResourceSet | None = None

@@ -1,7 +1,7 @@
 """Responses put together from parts that are serialised once.
 
 Serialised protobuf messages concatenate (protobuf encoding guide, "Last One Wins"), so a response is the join of its
-fields' bytes. Only its nonce differs between streams: everything else, the body, is one bytes object for all of them.
+fields' bytes. Its body is all of it but the nonce, which alone may differ between streams (`lbcore.xds.nonces`).
 Field numbers: envoy/service/discovery/v3/discovery.proto.
 """
 
@@ -150,7 +150,7 @@ def _wrapped(resource: bytes) -> bytes:
     return message_field(2, text_field(1, _WRAPPER) + message_field(2, resource))
 
 
-def with_nonce(body: bytes, nonce: str) -> bytes:
+def with_nonce(body: bytes | memoryview, nonce: str) -> bytes:
     """The whole response; `nonce` has the same number in both kinds."""
     return b"".join((body, field_tag(5, len(nonce)), nonce.encode()))  # in ASCII
 

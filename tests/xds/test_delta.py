@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from lbcore.xds.delta import DeltaRequest, DeltaSubscription
+from lbcore.xds.nonces import Nonces
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.subscription import MAX_RESPONSE_SIZE, Verdict
 from tests.xds.worlds import World, named
@@ -29,7 +29,7 @@ class Client:
 
     def __init__(self, world: World, *, known: bool = True) -> None:
         self.world = world
-        self.subscription = DeltaSubscription(world.resource_type, map(str, itertools.count(1)))
+        self.subscription = DeltaSubscription(world.resource_type, Nonces())
         if known:
             self.subscription.advance(world.resources)
         self.nonce = self.version = ""
@@ -46,7 +46,7 @@ class Client:
         response = self.subscription.respond()
         if response is None:
             return None
-        message = discovery_pb2.DeltaDiscoveryResponse.FromString(response.serialise())
+        message = discovery_pb2.DeltaDiscoveryResponse.FromString(response.message)
         self.nonce, self.version = message.nonce, message.system_version_info
         self.versions |= {each.name: each.version for each in message.resources}
         return message

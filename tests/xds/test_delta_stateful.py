@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from lbcore.xds.delta import DeltaRequest, DeltaSubscription
+from lbcore.xds.nonces import Nonces
 from lbcore.xds.resource_type import ResourceType
 from tests.xds.worlds import World, named
 
@@ -33,7 +32,7 @@ class DeltaStream(RuleBasedStateMachine):
         self.connect(first)
 
     def connect(self, first: set[str]) -> None:
-        self.subscription = DeltaSubscription(self.resource_type, map(str, itertools.count(1)))
+        self.subscription = DeltaSubscription(self.resource_type, Nonces())
         if self.known:
             self.subscription.advance(self.world.resources)
         self.wanted = set(first)
@@ -83,7 +82,7 @@ class DeltaStream(RuleBasedStateMachine):
         if response is None:
             return
         assert self.known, "R1: nothing is sent before anything is known"
-        message = discovery_pb2.DeltaDiscoveryResponse.FromString(response.serialise())
+        message = discovery_pb2.DeltaDiscoveryResponse.FromString(response.message)
         assert message.nonce not in self.nonces
         self.nonces.add(message.nonce)
         told = [each.name for each in message.resources] + list(message.removed_resources)

@@ -15,7 +15,6 @@ from lbcore.routing import Listener, Route
 from lbcore.xds.client_kind import ClientKind
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.resources import Catalog
-from lbcore.xds.wire import with_nonce
 
 CDS, EDS, LDS, RDS = ResourceType
 ENVOY, GRPC, EITHER = ClientKind
@@ -111,46 +110,44 @@ def test_versions_are_the_same_in_any_process() -> None:
     assert {key: each.version for key, each in one.items()} == {key: each.version for key, each in other.items()}
 
 
-def test_a_body_is_built_once_for_all_streams() -> None:
+def test_a_message_is_built_once_for_all_streams() -> None:
     catalog = Served(WEB).catalog
     assert catalog is not None
     resources = catalog.resources(EDS, ENVOY)
     web = resources.get("web")
     assert web is not None
-    assert resources.sotw_body("v", [web], (), timed=False) is resources.sotw_body("v", [web], (), timed=False)
-    assert resources.delta_body("v", [web], ["gone"], timed=False) is resources.delta_body(
+    assert resources.sotw_message("v", [web], (), timed=False) is resources.sotw_message("v", [web], (), timed=False)
+    assert resources.delta_message("v", [web], ["gone"], timed=False) is resources.delta_message(
         "v", [web], ["gone"], timed=False
     )
 
 
-def test_only_so_many_bodies_are_kept() -> None:
+def test_only_so_many_messages_are_kept() -> None:
     catalog = Served(WEB).catalog
     assert catalog is not None
     resources = catalog.resources(EDS, ENVOY)
-    first = resources.sotw_body("0", [], (), timed=False)
+    first = resources.sotw_message("0", [], (), timed=False)
     for number in range(1, 100):
-        resources.sotw_body(str(number), [], (), timed=False)
-    assert resources.sotw_body("0", [], (), timed=False) is not first
+        resources.sotw_message(str(number), [], (), timed=False)
+    assert resources.sotw_message("0", [], (), timed=False) is not first
 
 
-def test_bodies_are_what_protobuf_would_have_made_of_them() -> None:
+def test_messages_are_what_protobuf_would_have_made_of_them() -> None:
     catalog = Served(WEB).catalog
     assert catalog is not None
     resources = catalog.resources(CDS, ENVOY)
     web = resources.get("web")
     assert web is not None
-    sotw = discovery_pb2.DiscoveryResponse.FromString(
-        with_nonce(resources.sotw_body("v1", [web], ["zoë"], timed=False), "n1")
-    )
-    assert (sotw.version_info, sotw.nonce, sotw.type_url) == ("v1", "n1", CDS.type_url)
+    shared = resources.sotw_message("v1", [web], ["zoë"], timed=False)
+    sotw = discovery_pb2.DiscoveryResponse.FromString(shared.message)
+    assert (sotw.version_info, sotw.nonce, sotw.type_url) == ("v1", shared.nonce, CDS.type_url)
     assert sotw.control_plane.identifier == "lbcore"
     (error,) = sotw.resource_errors
     assert (error.resource_name.name, error.error_detail.code) == ("zoë", 5)
     assert "zoë" in error.error_detail.message
-    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(
-        with_nonce(resources.delta_body("v1", [web], ["zoë"], timed=False), "n2")
-    )
-    assert (delta.nonce, delta.type_url, list(delta.removed_resources)) == ("n2", CDS.type_url, ["zoë"])
+    shared = resources.delta_message("v1", [web], ["zoë"], timed=False)
+    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(shared.message)
+    assert (delta.nonce, delta.type_url, list(delta.removed_resources)) == (shared.nonce, CDS.type_url, ["zoë"])
     assert delta.control_plane.identifier == "lbcore"
     (resource,) = delta.resources
     assert (resource.name, resource.version) == ("web", web.version)
@@ -164,6 +161,7 @@ def test_large_resources_are_framed_right() -> None:
     resources = catalog.resources(EDS, ENVOY)
     web = resources.get("web")
     assert web is not None
-    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(resources.delta_body("v1", [web, web], (), timed=False))
+    message = resources.delta_message("v1", [web, web], (), timed=False).message
+    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(message)
     assert [each.name for each in delta.resources] == ["web", "web"]
     assert delta.resources[0].resource == delta.resources[1].resource

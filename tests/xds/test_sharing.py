@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbcore.xds.delta import DeltaRequest, DeltaSubscription
+from lbcore.xds.nonces import Nonces
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.sotw import SotwRequest, sotw_subscription
 from lbcore.xds.subscription import Subscription
@@ -27,16 +27,16 @@ between_changes = st.lists(asks | answers, min_size=4, max_size=10)
 steps = st.lists(st.tuples(contents, between_changes), min_size=1, max_size=4).map(
     lambda rounds: [step for now, others in rounds for step in (*others, ("change", now))]
 )
-Protocol = Callable[[ResourceType, Iterator[str]], Subscription[Any]]
+Protocol = Callable[[ResourceType, Nonces], Subscription[Any]]
 
 
 class Client:
-    """One stream, which asks and answers as it is told to; `sent` is the body of what it was sent last."""
+    """One stream, which asks and answers as it is told to; `sent` is what it was sent last, without its nonce."""
 
     def __init__(self, subscribe: Protocol, resource_type: ResourceType, world: World) -> None:
         self.world = world
         self.delta = subscribe is DeltaSubscription
-        self.subscription = subscribe(resource_type, map(str, itertools.count(1)))
+        self.subscription = subscribe(resource_type, Nonces())
         self.subscription.advance(world.resources)
         self.names: tuple[str, ...] = ()
         self.nonce = ""
@@ -60,8 +60,11 @@ class Client:
         """All that is due."""
         read = []
         while (response := self.subscription.respond()) is not None:
-            self.nonce, self.sent = response.nonce, response.body
-            read.append((response.body, frozenset(response.changed)))
+            self.nonce = response.nonce
+            field = bytes((5 << 3 | 2, len(self.nonce))) + self.nonce.encode()
+            assert response.message.endswith(field)
+            self.sent = response.message[: -len(field)]
+            read.append((self.sent, frozenset(response.changed)))
         return read
 
 

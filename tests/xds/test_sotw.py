@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
+from lbcore.xds.nonces import Nonces
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.sotw import SotwRequest, SotwSubscription, sotw_subscription
 from lbcore.xds.subscription import MAX_RESPONSE_SIZE, Verdict
@@ -21,7 +21,7 @@ class Client:
 
     def __init__(self, world: World, *, known: bool = True) -> None:
         self.world = world
-        self.subscription: SotwSubscription = sotw_subscription(world.resource_type, map(str, itertools.count(1)))
+        self.subscription: SotwSubscription = sotw_subscription(world.resource_type, Nonces())
         if known:
             self.subscription.advance(world.resources)
         self.version = ""
@@ -46,7 +46,7 @@ class Client:
         response = self.subscription.respond()
         if response is None:
             return None
-        message = discovery_pb2.DiscoveryResponse.FromString(response.serialise())
+        message = discovery_pb2.DiscoveryResponse.FromString(response.message)
         self.nonce = message.nonce
         self.version = message.version_info
         return message

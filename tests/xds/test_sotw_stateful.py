@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from lbcore.xds.nonces import Nonces
 from lbcore.xds.resource_type import ResourceType
 from lbcore.xds.sotw import SotwRequest, sotw_subscription
 from tests.xds.worlds import World, named
@@ -37,7 +36,7 @@ class SotwStream(RuleBasedStateMachine):
         self.connect()
 
     def connect(self) -> None:
-        self.subscription = sotw_subscription(self.resource_type, map(str, itertools.count(1)))
+        self.subscription = sotw_subscription(self.resource_type, Nonces())
         if self.known:
             self.subscription.advance(self.world.resources)
         self.subscribed = False
@@ -82,7 +81,7 @@ class SotwStream(RuleBasedStateMachine):
         if response is None:
             return
         assert self.known, "R1: nothing is sent before anything is known"
-        message = discovery_pb2.DiscoveryResponse.FromString(response.serialise())
+        message = discovery_pb2.DiscoveryResponse.FromString(response.message)
         assert message.nonce not in self.nonces
         self.nonces.add(message.nonce)
         sent = [named(each) for each in message.resources]

@@ -88,13 +88,22 @@ class EtcdConnection:
                 finally:
                     call.cancel()
         except asyncio.TimeoutError:
-            self._move(member)
+            self.give_up(member)
             raise StoreFailed(f"etcd {member}: nothing heard for {patience:g} s") from None
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 self._token = ""
             raise self._failure(member, error) from None
         raise StoreFailed(f"etcd {member}: ended the stream")
+
+    def give_up(self, member: str) -> None:
+        """Has the next call go to another member than this one, unless another failure has seen to that."""
+        if member != self.member or len(self.address.members) == 1:
+            return
+        self._turn += 1
+        channel, self._channel = self._channel, None
+        if channel is not None and channel not in self._under_way:
+            self._end(channel)
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -136,17 +145,8 @@ class EtcdConnection:
 
     def _failure(self, member: str, error: grpc.RpcError) -> StoreFailed:
         if error.code() in _LOST:
-            self._move(member)
+            self.give_up(member)
         return StoreFailed(f"etcd {member}: {error.code().name}: {error.details()}")
-
-    def _move(self, member: str) -> None:
-        """Has the next call go to the next member, unless another failure has seen to that."""
-        if member != self.member or len(self.address.members) == 1:
-            return
-        self._turn += 1
-        channel, self._channel = self._channel, None
-        if channel is not None and channel not in self._under_way:
-            self._end(channel)
 
     def _end(self, channel: grpc.aio.Channel) -> None:
         self._under_way.pop(channel, None)

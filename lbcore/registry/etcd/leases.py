@@ -22,7 +22,7 @@ __all__ = ["KEPT", "EtcdLeases"]
 
 KEPT = 2 / 3
 """The share of an agent's time to live after which its lease's key expires; in the rest the servers judge."""
-_TIMEOUT = 5.0  # seconds for an answer
+_TIMEOUT = 5.0  # seconds for an answer, where nothing else is said
 _MOMENT = 0.05  # of its time to live, after which a lease is kept anew
 _FORGOTTEN = 300.0  # seconds after which it does not matter any more when a lease was kept
 _TOMBSTONE_TTL, _TOMBSTONE_USE = 60, 30.0  # seconds that a withdrawal is remembered, and that a lease for it is used
@@ -37,6 +37,7 @@ class EtcdLeases:
         self._waiting: dict[int, list[asyncio.Future[int]]] = {}
         self._kept: dict[int, float] = {}  # when a lease was kept last, in that order
         self._reading: asyncio.Task[None] | None = None
+        self._member = ""  # that the stream goes to
         self._tombstones: tuple[int, float] | None = None
 
     async def grant(self, ttl: float) -> int:
@@ -46,15 +47,15 @@ class EtcdLeases:
         lease: int = response.ID
         return lease
 
-    async def keep(self, lease: int, ttl: float = 0.0) -> bool:
-        """Keeps a lease; returns whether it is alive. Raises `StoreFailed`.
+    async def keep(self, lease: int, ttl: float = 0.0, *, patience: float = _TIMEOUT) -> bool:
+        """Keeps a lease; returns whether it is alive. Raises `StoreFailed`, after `patience` seconds without an answer.
 
         With its time to live, one that was kept a moment ago is taken for alive: an agent may say many things in a row.
         """
         now = asyncio.get_running_loop().time()
         if now - self._kept.get(lease, -math.inf) < _MOMENT * ttl:
             return True
-        alive = await self._kept_now(lease)
+        alive = await self._kept_now(lease, patience)
         self._kept.pop(lease, None)
         if alive:
             self._kept[lease] = now
@@ -63,19 +64,21 @@ class EtcdLeases:
                     del self._kept[oldest]
         return alive
 
-    async def _kept_now(self, lease: int) -> bool:
+    async def _kept_now(self, lease: int, patience: float) -> bool:
         if self._reading is None or self._reading.done():
+            self._member = self._connection.member
             self._reading = asyncio.ensure_future(self._read())
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if lease not in self._waiting:  # else etcd has been asked, and its answer is for all who wait
             self._asked.put_nowait(lease)
         self._waiting.setdefault(lease, []).append(answer)
         try:
-            async with time_limit(_TIMEOUT):
+            async with time_limit(patience):
                 return await answer > 0
         except asyncio.TimeoutError:
             self._reading.cancel()
-            raise StoreFailed(f"etcd {self._connection.member}: no answer to a keep-alive in {_TIMEOUT:g} s") from None
+            self._connection.give_up(self._member)  # it may be this member alone that hangs
+            raise StoreFailed(f"etcd {self._member}: no answer to a keep-alive in {patience:g} s") from None
 
     async def revoke(self, lease: int) -> None:
         """Ends a lease. Raises `StoreFailed`."""

@@ -167,6 +167,23 @@ def test_a_program_that_ends_without_leaving_the_context_withdraws_what_it_annou
     assert (ended.returncode, listed(server)) == (0, {})
 
 
+def test_a_connection_that_cannot_be_closed_does_not_hold_up_the_end(
+    server: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in grpc issue 20026."""
+    closed, never = threading.Event(), threading.Event()
+
+    def close(_: object) -> None:
+        closed.set()
+        never.wait(60)
+
+    monkeypatch.setattr("grpc._channel.Channel.close", close)
+    with Registration("web", ONE, target=server.address, drain_time=0):
+        pass
+    assert (closed.wait(30), listed(server)) == (True, {})
+    never.set()
+
+
 def test_a_program_that_is_killed_is_gone_when_its_lease_has_run_out(server: RegistryServer) -> None:
     program = (
         "import sys, time; from lbcore.client import Registration\n"

@@ -3,7 +3,8 @@
 It works for programs of threads and of asyncio alike, because it shares nothing with either. One lease covers all that
 it announces; over one stream it sends what changes at once and a heartbeat every third of the lease's time to live.
 When the stream breaks it opens another one, and announces everything again: to a registry that forgot it, or to another
-replica, that is news; to the others it changes nothing.
+replica, that is news; to the others it changes nothing. Where a replica hangs, its connection is given up as well: as
+long as that stands, gRPC looks for no other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TTL = 15.0  # seconds
 _HEARTBEATS = 3  # in each time to live
-_LEAST_PATIENCE = 1.0  # seconds without an answer after which a stream is given up, or as long as between heartbeats
+_LEAST_PATIENCE = 1.0  # seconds without an answer after which a connection is given up, or half a heartbeat's interval
+_OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)  # not that of another channel, nor of the one before
 _MOST_IN_A_MESSAGE = 500
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # seconds before a broken stream is opened again, doubling, half of it random
 
@@ -71,7 +72,8 @@ class RegistryAgent:
         self._complained = False  # so that an outage is logged once
         self._closing = False
         self._changed = threading.Condition()
-        self._channel = open_channel(target, credentials)
+        self._credentials = credentials
+        self._channel = open_channel(target, credentials, _OWN_CONNECTION)
         self._session: _Session | None = None
         self._thread = threading.Thread(target=self._run, name="lbcore-registry-agent", daemon=True)
         self._thread.start()
@@ -149,7 +151,11 @@ class RegistryAgent:
             return self._wait(wait)
 
     def close(self, *, wait: float = 5.0) -> None:
-        """Withdraws everything, waits at most `wait` seconds for the registry's answer, and ends."""
+        """Withdraws everything, waits at most `wait` seconds for the registry's answer, and ends.
+
+        The thread closes the connection: gRPC's close() may wait for ever for a stream (grpc issue 20026), and whoever
+        ends the program must not.
+        """
         with self._changed:
             if self._closing:
                 return
@@ -163,7 +169,6 @@ class RegistryAgent:
         if self._session is not None:
             self._session.end()
         self._thread.join(wait)
-        self._channel.close()
 
     def _wait(self, limit: float) -> bool:
         """Asks for what is pending to be sent, and waits until it is done. With the lock held."""
@@ -189,9 +194,16 @@ class RegistryAgent:
             if session.live:
                 pause = _FIRST_WAIT
                 session.live = False
+            if session.unanswered:
+                self._connect_anew()
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_WAIT)
+        self._channel.close()
+
+    def _connect_anew(self) -> None:
+        threading.Thread(target=self._channel.close, name="lbcore-registry-close", daemon=True).start()
+        self._channel = open_channel(self.target, self._credentials, _OWN_CONNECTION)
 
     def _converse(self, session: _Session) -> None:
         """One stream, from its beginning to its end. Raises `LbError`."""
@@ -269,15 +281,17 @@ class _Session:
     def __init__(self, agent: RegistryAgent) -> None:
         self._agent = agent
         self.live = False  # whether the registry has answered on it
+        self.unanswered = False  # whether it was given up because the registry did not
         self._sent: list[tuple[pb.HeartbeatRequest, int]] = []  # without an answer, with the wish that each fulfils
         self._told = 0  # the wish of the newest request
-        self._waiting_since = 0.0
         self._ended = False
         self._call: Any = None
 
     def responses(self, stub: RegistryStub) -> Iterable[pb.HeartbeatResponse]:
         """Opens the stream."""
         self._call = stub.Heartbeat(self._requests())
+        if self._ended:  # meanwhile
+            self._call.cancel()
         responses: Iterable[pb.HeartbeatResponse] = self._call
         return responses
 
@@ -300,19 +314,19 @@ class _Session:
         while True:
             with agent._changed:
                 interval = agent.ttl / _HEARTBEATS
+                patience = max(interval / 2, _LEAST_PATIENCE)
+                if not agent._changed.wait_for(lambda: self._ended or not self._sent, patience):
+                    self.unanswered = True
+                    break
                 agent._changed.wait_for(self._due, interval)
                 if self._ended:
                     return
-                if self._sent:
-                    if time.monotonic() - self._waiting_since < max(interval, _LEAST_PATIENCE):
-                        continue
-                    break  # no answer: another connection may have one
                 request, wish = agent.next_request()
                 self._sent.append((request, wish))
                 self._told = wish
-                self._waiting_since = time.monotonic()
             yield request
         self._call.cancel()
 
     def _due(self) -> bool:
-        return self._ended or (not self._sent and (self._told < self._agent._wishes or not self._told))
+        """Whether there is something to say before the next heartbeat."""
+        return self._ended or self._told < self._agent._wishes or not self._told

@@ -16,11 +16,13 @@ from lbcore.errors import InvalidSetting
 __all__ = ["open_aio_channel", "open_channel", "tls_credentials"]
 
 
-def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """A channel; plain without credentials."""
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None = None, *options: tuple[str, int]
+) -> grpc.Channel:
+    """A channel; plain without credentials. `options` are more of gRPC's."""
     if credentials is None:
-        return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-    return grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+        return grpc.insecure_channel(target, options=(*CHANNEL_OPTIONS, *options))
+    return grpc.secure_channel(target, credentials, options=(*CHANNEL_OPTIONS, *options))
 
 
 def open_aio_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:

@@ -72,7 +72,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 256 * 2**20),
     # A service that restarts is found again within seconds; the default backoff grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # what a connection may take; less is too little for TLS over a distance
     ("grpc.max_reconnect_backoff_ms", 2000),
     # The picker is a near neighbour; a proxy meant for the web (http_proxy in the environment) does not lead to it.
     ("grpc.enable_http_proxy", 0),

@@ -29,7 +29,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # a list of everything is one message
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # what a connection may take; less is too little for TLS over a distance
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from lbcore.client import Registration, RegistryClient
 from lbcore.errors import LbError
 from tests.harness.etcd import Etcd, needs_etcd
-from tests.harness.process import wait_until
-from tests.harness.service import LbcoreService
+from tests.harness.process import Process, wait_until
+from tests.harness.service import LBCORE, LbcoreService
 
 pytestmark = needs_etcd
 
@@ -65,6 +66,25 @@ def test_an_agent_goes_on_at_the_other_replica_and_nothing_is_lost(replicas: lis
         first.restart()
         wait_until(lambda: addresses(first) == {ONE, TWO}, "the replica that came back")
     wait_until(lambda: addresses(first) == set(), "the withdrawals")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
+def test_a_wrapped_program_goes_on_at_the_other_replica_before_its_lease_ends(
+    replicas: list[LbcoreService], how: signal.Signals
+) -> None:
+    first, second = replicas
+    command = [*LBCORE, "register", "web", ONE, "--server", f"ipv4:{first.grpc},{second.grpc}", "--ttl", "6"]
+    with Process(command) as agent, RegistryClient(second.grpc, timeout=30.0) as client:
+        wait_until(client.registrations, "the registration")
+        first.process.signal(how)
+        try:
+            ends = time.monotonic() + 10.0  # much longer than its lease
+            while time.monotonic() < ends:
+                assert [each.held for each in client.registrations()] in ([False], [True]), agent.report()
+                time.sleep(0.1)
+            wait_until(lambda: not client.registrations()[0].held, "the agent at the other replica")
+        finally:
+            first.process.signal(signal.SIGCONT)
 
 
 def test_an_outage_of_etcd_shows_and_takes_nothing_away(replicas: list[LbcoreService], etcd: Etcd) -> None:

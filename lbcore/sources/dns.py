@@ -2,12 +2,15 @@
 
 NXDOMAIN and an answer without records of the type say that there are none: information of absence, so the endpoints go.
 SERVFAIL, REFUSED, a timeout and an unreachable server say nothing: the feed breaks and what was known stays. An answer
-counts only when all queries that it takes have been answered.
+counts only when all queries that it takes have been answered. But of two families of which one is preferred the other is
+taken where the preferred one fails and has never had an address, because some servers fail queries for AAAA instead of
+saying that there are none (RFC 4074). Envoy takes the other then as well (dns_impl.cc, onAresGetAddrInfoCallback).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from typing import Any
 
 import dns.asyncresolver
@@ -41,14 +44,16 @@ class DnsFeed(Feed):
         self._source = source
         self._timing = timing
         self._ttl = 0.0  # seconds; the shortest among the answers of one round
+        self._has_had: set[str] = set()  # the types of which there has been an address
 
     async def follow(self) -> AsyncGenerator[Membership, None]:
         resolver = _resolver(self._source)  # made anew after each failure, because /etc/resolv.conf may have changed
         while True:
             self._ttl = self._source.max_ttl
-            endpoints = await self._look(resolver)
-            yield Membership(tuple(endpoints))
-            valid = max(self._ttl, self._source.min_ttl)
+            endpoints = tuple(await self._look(resolver))
+            yield Membership(endpoints)
+            # Who waits for a name is in a hurry, however long its absence may be cached.
+            valid = max(self._ttl if endpoints else 0.0, self._source.min_ttl)
             await self._timing.sleep(valid * (1.0 + _SPREAD * self._timing.random()))
 
     async def _look(self, resolver: dns.asyncresolver.Resolver) -> Iterable[Endpoint]:
@@ -63,10 +68,15 @@ class DnsFeed(Feed):
         records = sorted(records, key=lambda srv: (srv.priority, srv.target, srv.port))
         ranks = {priority: rank for rank, priority in enumerate(sorted({srv.priority for srv in records}))}
         endpoints: dict[str, Endpoint] = {}
+        hosts: dict[str, list[str]] = {}
         for srv in records:
             target = srv.target.to_text(omit_final_dot=True)
-            hosts = () if srv.target == dns.name.root or not srv.port else await self._hosts(resolver, f"{target}.")
-            for host in hosts:
+            if srv.target == dns.name.root or not srv.port:
+                continue
+            if target not in hosts:
+                hosts[target] = await self._hosts(resolver, f"{target}.")
+                self._ttl = self._ttl if hosts[target] else 0.0
+            for host in hosts[target]:
                 endpoint = Endpoint(
                     _at(host, srv.port),
                     weight=max(srv.weight, 1),  # 0 is the smallest weight, not none
@@ -78,11 +88,26 @@ class DnsFeed(Feed):
 
     async def _hosts(self, resolver: dns.asyncresolver.Resolver, name: str) -> list[str]:
         """The IP addresses of a name, sorted: the order in which servers rotate them means nothing."""
-        found: list[str] = []
-        for record_type in _FAMILIES[self._source.dns_lookup_family]:
-            if not found or self._source.dns_lookup_family == "all":
-                records = await self._query(resolver, name, record_type)
-                found += sorted({record.address for record in records})
+        families = _FAMILIES[self._source.dns_lookup_family]
+        if self._source.dns_lookup_family == "all":
+            return [host for family in families for host in await self._of_family(resolver, name, family)]
+        preferred, *others = families
+        try:
+            found = await self._of_family(resolver, name, preferred)
+        except FeedBroken:
+            for other in others if preferred not in self._has_had else ():
+                with suppress(FeedBroken):
+                    if found := await self._of_family(resolver, name, other):
+                        return found
+            raise
+        for other in others:
+            found = found or await self._of_family(resolver, name, other)
+        return found
+
+    async def _of_family(self, resolver: dns.asyncresolver.Resolver, name: str, record_type: str) -> list[str]:
+        found = sorted({record.address for record in await self._query(resolver, name, record_type)})
+        if found:
+            self._has_had.add(record_type)
         return found
 
     async def _query(self, resolver: dns.asyncresolver.Resolver, name: str, record_type: str) -> list[Any]:
@@ -90,7 +115,6 @@ class DnsFeed(Feed):
         try:
             answer = await resolver.resolve(name, record_type, raise_on_no_answer=False, lifetime=self._source.timeout)
         except dns.resolver.NXDOMAIN:
-            self._ttl = 0.0  # asked again soon, however long it may be cached: whoever waits for a name is in a hurry
             return []
         except dns.exception.Timeout:
             raise FeedBroken(f"{record_type} {name}: no answer within {self._source.timeout:g} s") from None
@@ -98,7 +122,7 @@ class DnsFeed(Feed):
             raise FeedBroken(f"{record_type} {name}: {failed}") from None
         except OSError as failed:
             raise FeedBroken(f"{record_type} {name}: {failed.strerror or failed}") from None
-        self._ttl = min(self._ttl, answer.chaining_result.minimum_ttl if answer.rrset else 0.0)
+        self._ttl = min(self._ttl, answer.chaining_result.minimum_ttl)  # of the SOA where there are no records
         return list(answer.rrset or ())
 
 

@@ -1,7 +1,7 @@
 """Targets as gRPC's naming writes them, `SCHEME://AUTHORITY/NAME?FIELD=VALUE`, to what they mean.
 
     dns:///web.internal:80                  addresses of a name; without a port its SRV records
-    dns://10.0.0.53:53/web.internal:80      asked of that server
+    dns://10.0.0.53/web.internal:80         asked of that server, at port 53 where none is named
     http://sd.internal/targets              Prometheus's HTTP service discovery, https:// as well
     consul://127.0.0.1:8500/web             a service in Consul; without an authority the agent on this machine
     kubernetes:///web.prod:http             a Service, its namespace and port; the authority is the API server
@@ -16,6 +16,7 @@ Reference: gRPC doc/naming.md.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -101,7 +102,7 @@ def _parsed(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
         return Etcd(target)
     if scheme == "http_sd":
         return HttpSd(f"http:{rest}")
-    parts = _split(target)
+    parts = _split(f"dns:///{rest}" if scheme == "dns" and not rest.startswith("//") else target)
     if scheme == "file":
         return _file(parts)
     return _READERS[scheme](parts)
@@ -136,10 +137,25 @@ def _file(parts: _Parts) -> FileTarget:
     return FileTarget(f"/{parts.name}", service)
 
 
-def _dns(parts: _Parts) -> Source:
+def _dns(parts: _Parts) -> Source | tuple[Endpoint, ...]:
     host, colon, port = parts.name.rpartition(":")
+    if colon and not port:
+        raise InvalidSetting(f"{parts.name}: expected a port after the colon")
+    if _is_ip(host):
+        if parts.authority or parts.fields:
+            raise InvalidSetting(f"{parts.name}: expected no server to ask and no fields beside an IP address")
+        return (Endpoint(parts.name),)
     fields = [("name", host), ("port", port)] if colon else [("name", parts.name)]
-    return _source(Dns, [*fields, *parts.fields], resolvers=parts.authority)
+    server = f"{parts.authority}:53" if _is_ip(parts.authority) else parts.authority
+    return _source(Dns, [*fields, *parts.fields], resolvers=server)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    except ValueError:
+        return False
+    return host.startswith("[") or ":" not in host
 
 
 def _consul(parts: _Parts) -> Source:
@@ -161,7 +177,7 @@ def _xds(parts: _Parts) -> Source:
     return _source(Xds, [("cluster", parts.name), *server, *parts.fields])
 
 
-_READERS: Mapping[str, Callable[[_Parts], Source]] = {
+_READERS: Mapping[str, Callable[[_Parts], Source | tuple[Endpoint, ...]]] = {
     "dns": _dns,
     "consul": _consul,
     "kubernetes": _kubernetes,

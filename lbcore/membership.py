@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
+from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint, Locality
-from lbcore.snapshot import ServiceSnapshot
+from lbcore.snapshot import ServiceSnapshot, endpoint_mistakes, weight_mistakes
 
-__all__ = ["Membership", "joined"]
+__all__ = ["Membership", "check_membership", "joined"]
+
+_MOST_TOLD = 5  # mistakes; a list of a hundred thousand endpoints may have as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,14 @@ class Membership:
 
     endpoints: tuple[Endpoint, ...] = ()
     locality_weights: Mapping[Locality, int] = field(default_factory=dict)
+
+
+def check_membership(membership: Membership) -> None:
+    """Raises `InvalidSetting` where no service could have these members."""
+    endpoints, weights = membership.endpoints, membership.locality_weights
+    mistakes = tuple(islice(chain(endpoint_mistakes(endpoints), weight_mistakes(endpoints, weights)), _MOST_TOLD))
+    if mistakes:
+        raise InvalidSetting(*mistakes)
 
 
 def joined(definition: ServiceSnapshot, memberships: Iterable[Membership]) -> ServiceSnapshot:

@@ -2,7 +2,7 @@
 
 NXDOMAIN and an answer without records of the type say that there are none: information of absence, so the endpoints go.
 SERVFAIL, REFUSED, a timeout and an unreachable server say nothing: the feed breaks and what was known stays. An answer
-counts only when all queries that it takes have been answered. But of two families of which one is preferred the other is
+counts only when all queries that it takes have been answered. Of two families of which one is preferred the other is
 taken where the preferred one fails and has never had an address, because some servers fail queries for AAAA instead of
 saying that there are none (RFC 4074). Envoy takes the other then as well (dns_impl.cc, onAresGetAddrInfoCallback).
 """

@@ -1,6 +1,7 @@
 """Follows one feed for ever: hands on what it says, damped; asks again when it breaks, backing off.
 
-The invariant: a feed that breaks takes nothing away. Whatever goes wrong in it, the rest of the process goes on.
+The invariant: a feed that breaks takes nothing away, nor does one that says what no service can have. Whatever goes wrong
+in it, the rest of the process goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 
-from lbcore.membership import Membership
+from lbcore.errors import InvalidSetting
+from lbcore.membership import Membership, check_membership
 from lbcore.sources.back_off import BackOff
 from lbcore.sources.feed import Feed, FeedBroken, Timing
 
@@ -45,10 +47,12 @@ class Follower:
         self._heard = heard
         self._failed = failed
         self._timing = timing
+        self._fit: Membership | None = None  # what was looked at last and is good
         self._held_back: Membership | None = None  # until the damping ends
         self._next_change = float("-inf")  # by the clock, at the earliest
         self._damping: asyncio.Task[None] | None = None
         self.up = False
+        self._reason = ""  # of the last failure
         self.updates = 0
         self.errors = 0
         self.last_success: float | None = None
@@ -86,6 +90,13 @@ class Follower:
                     await self._damping
 
     def _hear(self, membership: Membership) -> None:
+        if membership is not self._fit:
+            try:
+                check_membership(membership)
+            except InvalidSetting as wrong:
+                self._fail(str(wrong))
+                return
+            self._fit = membership
         now = self._timing.clock()
         self.last_success = now
         if not self.up:
@@ -111,10 +122,13 @@ class Follower:
             self.updates += 1
             ended = self._timing.clock()
             self._next_change = ended + max(DAMPING, _REST * (ended - began))
+        if not self.up:  # it has failed since, and what it said before that does not change it
+            self._failed(self._reason)
 
     def _fail(self, reason: str) -> None:
         self.errors += 1
         if self.up or self.errors == 1:
             LOG.warning("source %s: %s; what it said last stays in use", self.name, reason)
         self.up = False
+        self._reason = reason
         self._failed(reason)

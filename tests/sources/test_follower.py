@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lbcore.membership import Membership
+from lbcore.model import Endpoint
 from lbcore.sources.feed import FeedBroken
 from lbcore.sources.follower import DAMPING, Follower
 from tests.sources.scripted import ScriptedFeed, members
@@ -160,3 +161,54 @@ async def test_nothing_is_handed_on_after_the_end() -> None:
     said = len(heard.memberships)
     await time.advance(10)
     assert (said, len(heard.memberships)) == (1, 1)
+
+
+async def test_members_that_no_service_can_have_are_a_failure_and_the_last_good_ones_stay() -> None:
+    time, heard = VirtualTime(), Heard()
+    heaviest = 2**32 - 1
+    async with following(time, heard) as follower:
+        heard.says = Membership((Endpoint("10.0.0.1:80", weight=heaviest), Endpoint("10.0.0.2:80", weight=heaviest)))
+        await time.advance(3)
+        assert (heard.memberships, follower.up, follower.errors) == ([ONE], False, 3)
+        assert heard.failures[-1].startswith("weights of priority 0, locality '' add up to 8589934590")
+        heard.says = TWO
+        await time.advance(1)
+        assert (heard.memberships, follower.up) == ([ONE, TWO], True)
+
+
+async def test_a_hundred_thousand_mistakes_are_told_by_a_few() -> None:
+    time, heard = VirtualTime(), Heard()
+    async with following(time, heard):
+        heard.says = Membership(tuple(Endpoint(f"h{n}.internal:80") for n in range(100_000)))
+        await time.advance(1)
+    assert heard.failures[0].count("expected an IP address") == 5
+
+
+async def test_a_change_that_was_held_back_does_not_end_the_staleness_of_a_source_that_has_failed_since() -> None:
+    class Stale(Heard):
+        stale = ""
+
+        def heard(self, membership: Membership) -> bool:
+            self.stale = ""  # as the directory has it
+            return super().heard(membership)
+
+    time, heard = VirtualTime(), Stale()
+    says: list[Membership | FeedBroken] = [FeedBroken("no answer"), TWO, ONE]
+
+    def say() -> Membership:
+        said = says.pop() if len(says) > 1 else says[0]
+        if isinstance(said, FeedBroken):
+            raise said
+        return said
+
+    feed = ScriptedFeed(say, time.timing, DAMPING / 10)
+
+    def failed(reason: str) -> None:
+        heard.stale = reason
+
+    follower = Follower("dns:web", feed, heard.heard, failed, time.timing)
+    running = asyncio.create_task(follower.run())
+    await time.advance(DAMPING)
+    assert (heard.memberships, heard.stale) == ([ONE, TWO], "no answer")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

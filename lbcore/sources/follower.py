@@ -1,7 +1,7 @@
 """Follows one feed for ever: hands on what it says, damped; asks again when it breaks, backing off.
 
-The invariant: a feed that breaks takes nothing away, nor does one that says what no service can have. Whatever goes wrong
-in it, the rest of the process goes on.
+The invariant: a feed that breaks takes nothing away, nor does one that says what no service can have. Whatever goes
+wrong in it, the rest of the process goes on.
 """
 
 from __future__ import annotations

@@ -118,4 +118,6 @@ def _in_words(failed: Exception) -> str:
     """A failure for a message; some of aiohttp's and asyncio's have no text."""
     if isinstance(failed, asyncio.TimeoutError):
         return "no answer in time"
+    if isinstance(failed, aiohttp.TooManyRedirects):
+        return f"more than {len(failed.history)} redirections, the last from {failed.history[-1].url}"
     return str(failed) or type(failed).__name__

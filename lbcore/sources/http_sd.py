@@ -8,9 +8,14 @@ Source: Prometheus docs, http_sd.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import AsyncGenerator
+from decimal import Decimal
 
+import aiohttp
 import msgspec
+from async_timeout import timeout as time_limit
 
 from lbcore.errors import InvalidSetting
 from lbcore.membership import Membership
@@ -29,7 +34,7 @@ class TargetGroup(msgspec.Struct):
     """Targets that have all of their labels in common."""
 
     targets: list[str]
-    labels: dict[str, str] = {}
+    labels: dict[str, str] | None = None  # null, as Go writes a map without anything
 
 
 class HttpSdFeed(Feed):
@@ -40,30 +45,46 @@ class HttpSdFeed(Feed):
         self._timing = timing
         self._client = HttpClient(source)
         self._etag = ""
-        self._last: Membership | None = None
+        self._digest = b""  # of the list that was read last
+        self._last = Membership()  # what that says
 
     async def follow(self) -> AsyncGenerator[Membership, None]:
         async with self._client.session() as session:
             while True:
-                # Prometheus sends this header too; a server may heed it or not.
-                headers = {"X-Prometheus-Refresh-Interval-Seconds": f"{self._source.refresh_interval:g}"}
-                if self._etag:
-                    headers["If-None-Match"] = self._etag
-                async with self._client.get(session, self._source.url, headers=headers) as response:
-                    if response.status != 304 or self._last is None:
-                        self._last = self._members(await body(response))
-                        self._etag = response.headers.get("ETag", "")
-                yield self._last
+                yield await self._ask(session)
                 await self._timing.sleep(self._source.refresh_interval * (1.0 + _SPREAD * self._timing.random()))
+
+    async def _ask(self, session: aiohttp.ClientSession) -> Membership:
+        # Prometheus sends these too; a server may heed them or not.
+        interval = format(Decimal(repr(float(self._source.refresh_interval))).normalize(), "f")
+        headers = {"Accept": "application/json", "X-Prometheus-Refresh-Interval-Seconds": interval}
+        if self._digest and self._etag:
+            headers["If-None-Match"] = self._etag
+        # The whole of the answer in time: a server that trickles is one that does not answer.
+        async with (
+            time_limit(self._source.timeout),
+            self._client.get(session, self._source.url, headers=headers) as response,
+        ):
+            if response.status == 304 and self._digest:
+                return self._last
+            content = await body(response)
+            etag = response.headers.get("ETag", "")
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        if digest != self._digest:
+            # In a thread, because a hundred thousand targets take a second.
+            self._last = await asyncio.to_thread(self._members, content)
+        self._digest, self._etag = digest, etag
+        return self._last
 
     def _members(self, content: bytes) -> Membership:
         endpoints: dict[str, Endpoint] = {}
         for index, group in enumerate(decoded(content, list[TargetGroup])):
-            if not self._source.labels.items() <= group.labels.items():
+            labels = group.labels or {}
+            if not self._source.labels.items() <= labels.items():
                 continue
             for position, target in enumerate(group.targets):
                 try:
-                    endpoint = endpoint_of(target, group.labels)
+                    endpoint = endpoint_of(target, labels)
                 except InvalidSetting as wrong:
                     raise FeedBroken(f"not as expected: [{index}].targets[{position}]: {wrong}") from None
                 endpoints.setdefault(endpoint.address, endpoint)

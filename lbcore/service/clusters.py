@@ -181,12 +181,17 @@ class Clusters:
         served = self._served.get(name)
         if served is not None and sees(name, "pick"):
             return served
-        if not self.directory.synced:
-            raise NotReady("not every source has been heard from yet")
+        visible = [each.service.name for each in self.visible()]
         name = name[:_LONGEST_NAME]
-        near = difflib.get_close_matches(name, [each for each in self._served if sees(each, "pick")], n=3)
+        near = difflib.get_close_matches(name, visible, n=3)
         hint = f"; near to it: {', '.join(near)}" if near else ""
         raise UnknownService(f"service {name!r}: unknown{hint}")
+
+    def visible(self) -> list[ServedCluster]:
+        """All that the caller may pick from. Raises `NotReady` before the directory is synced."""
+        if not self.directory.synced:
+            raise NotReady("not every source has been heard from yet")
+        return [each for each in self if sees(each.service.name, "pick")]
 
     def apply(self, snapshot: DirectorySnapshot) -> None:
         """Brings the clusters to a snapshot; does nothing where they are there already."""

@@ -124,9 +124,7 @@ class Picker:
     def list_endpoints(self, data: bytes) -> bytes:
         """Answers a `ListEndpointsRequest`. Raises `LbError`s."""
         name = parse(pb.ListEndpointsRequest, data).service
-        chosen = (
-            [self._clusters.get(name)] if name else [each for each in self._clusters if sees(each.service.name, "pick")]
-        )
+        chosen = [self._clusters.get(name)] if name else self._clusters.visible()
         response = pb.ListEndpointsResponse(
             services=[each.status() for each in chosen], stale=self._clusters.directory.current.stale
         )

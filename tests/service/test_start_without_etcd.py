@@ -90,11 +90,13 @@ def test_the_first_answer_has_what_the_file_lists_and_what_is_registered(
     address, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     argv = [*LBCORE, "serve", config, "--grpc", address, "--admin", admin, *options]
     with Process([*argv, "--store", f"etcd://{etcd.address}/lbcore"], cwd=ROOT, grace=30) as process:
-        process.wait_for_output("UNAVAILABLE.*what is known stays in use", stream="stderr")
+        process.wait_for_output("UNAVAILABLE.*nobody is answered before it has been read", stream="stderr")
         with PickerClient(address, timeout=30) as picker, assignments(address, "web", "db") as eds:
             for service in ("web", "db"):
                 with pytest.raises(NotReady, match="not every source has been heard from"):
                     picker.pick(service)
+            with pytest.raises(NotReady):
+                picker.endpoints()  # an empty list would say that there are none
             with HttpClient(admin) as http:
                 assert [http.get(page).status for page in ("/ready", "/sd", "/sd?service=web")] == [503, 503, 503]
                 assert "UNAVAILABLE" in json.loads(http.get("/ready").body)["stale"]["registry"]

@@ -323,7 +323,8 @@ class EtcdRegistry:
 
     def _failed(self, reason: str) -> None:
         if not self._failure:
-            logger.error("%s; what is known stays in use", reason)
+            meanwhile = "what is known stays in use" if self._synced else "nobody is answered before it has been read"
+            logger.error("%s; %s", reason, meanwhile)
         self._failure = reason
         # Time in which etcd was not heard of does not count against anybody.
         self._gone_since.clear()

@@ -7,7 +7,7 @@ file (`source: {dns: {name: web.internal, port: 80}}`), a program gives one to `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -112,7 +112,7 @@ class HttpSettings(SourceSettings):
     ca_file: Annotated[str, printable] = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dns(SourceSettings):
     """The addresses of a name, asked for again as their TTL ends.
 
@@ -128,8 +128,7 @@ class Dns(SourceSettings):
     Source: Envoy's DNS cluster (extensions/clusters/dns/v3); SRV: RFC 2782.
     """
 
-    name: Annotated[str, hostname]
-    _: KW_ONLY
+    name: Annotated[str, hostname] = field(kw_only=False)
     port: Annotated[int, Whole(1, 65535)] | None = None
     dns_lookup_family: LookupFamily = "auto"
     resolvers: Annotated[Sequence[str], resolvers] = ()
@@ -142,7 +141,7 @@ class Dns(SourceSettings):
             yield Mistake(("min_ttl",), f"min_ttl {self.min_ttl:g}: expected at most max_ttl {self.max_ttl:g}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSd(HttpSettings):
     """A JSON list of targets as Prometheus reads it: `[{"targets": ["10.0.0.1:80"], "labels": {…}}]`.
 
@@ -153,13 +152,12 @@ class HttpSd(HttpSettings):
     Source: Prometheus http_sd_config.
     """
 
-    url: Annotated[str, http_url]
-    _: KW_ONLY
+    url: Annotated[str, http_url] = field(kw_only=False)
     refresh_interval: Interval = 60.0
     labels: Annotated[Mapping[str, str], texts] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Consul(HttpSettings):
     """The instances of a Consul service, with their health.
 
@@ -175,8 +173,7 @@ class Consul(HttpSettings):
     Source: Consul's HTTP API, /v1/health/service/:service and blocking queries.
     """
 
-    service: Annotated[str, visible_text]
-    _: KW_ONLY
+    service: Annotated[str, visible_text] = field(kw_only=False)
     url: Annotated[str, http_url] = "http://127.0.0.1:8500"
     datacenter: Annotated[str, printable] = ""
     tag: Annotated[str, printable] = ""
@@ -189,7 +186,7 @@ class Consul(HttpSettings):
             yield Mistake(("wait",), f"wait {self.wait:g}: expected at most 600 seconds, which is Consul's limit")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kubernetes(HttpSettings):
     """The endpoints of a Kubernetes Service, from its EndpointSlices.
 
@@ -202,14 +199,13 @@ class Kubernetes(HttpSettings):
     Source: Kubernetes API, discovery.k8s.io/v1 EndpointSlice.
     """
 
-    service: Annotated[str, visible_text]
-    _: KW_ONLY
+    service: Annotated[str, visible_text] = field(kw_only=False)
     namespace: Annotated[str, printable] = ""
     port: Annotated[str, port_name] = ""
     url: Annotated[str, http_url] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Xds(SourceSettings):
     """The endpoints of a cluster, from a control plane that speaks xDS v3 (Istio, go-control-plane, lbcore itself).
 
@@ -229,8 +225,7 @@ class Xds(SourceSettings):
     Source: Envoy xds_protocol.rst, ApiConfigSource.
     """
 
-    server: Annotated[str, canonical_address]
-    _: KW_ONLY
+    server: Annotated[str, canonical_address] = field(kw_only=False)
     cluster: Annotated[str, printable] = ""
     api_type: Literal["grpc", "delta_grpc"] = "delta_grpc"
     cds: bool = True

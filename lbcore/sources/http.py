@@ -19,10 +19,15 @@ from lbcore.sources.feed import FeedBroken
 __all__ = ["MAX_BODY", "HttpClient", "body", "decoded"]
 
 MAX_BODY = 64 * 2**20  # bytes; a list of 100,000 endpoints takes a third of that
-_SHOWN = 200  # characters of an answer that is refused
+_SHOWN = 300  # characters of an answer that is refused
+_READ = 10_000  # bytes of it
 # A peer that vanishes without a word is noticed within a minute, though a request is held for many: seconds of silence,
 # seconds between probes, probes. Go's HTTP/2 client, which client-go watches with, takes 45 s (ReadIdleTimeout).
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))
+
+
+class _Status(msgspec.Struct):
+    message: str
 
 
 class HttpClient:
@@ -94,7 +99,7 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
 async def body(response: aiohttp.ClientResponse) -> bytes:
     """The whole body of an answer 200. Raises `FeedBroken`."""
     if response.status != 200:
-        shown = (await response.content.read(_SHOWN)).decode(errors="replace").strip()
+        shown = _reason(await response.content.read(_READ))
         raise FeedBroken(f"{response.status} {response.reason}{f': {shown!r}' if shown else ''}")
     parts: list[bytes] = []
     size = 0
@@ -104,6 +109,14 @@ async def body(response: aiohttp.ClientResponse) -> bytes:
             raise FeedBroken(f"an answer of more than {MAX_BODY} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+def _reason(content: bytes) -> str:
+    """Why a server refuses: the message of a Kubernetes Status, else the text itself."""
+    try:
+        return msgspec.json.decode(content, type=_Status).message[:_SHOWN]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return content.decode(errors="replace").strip()[:_SHOWN]
 
 
 def decoded(content: bytes, kind: Any) -> Any:

@@ -123,7 +123,9 @@ class KubernetesFeed(Feed):
         """Applies events; yields when the watch begins, and after each event or as many as came at once.
 
         Ends when the server ends the watch in good order, or no longer has the version: that is then to be listed. So
-        is what it refuses for another reason, as in client-go, lest a version that it never accepts is kept for ever.
+        is what it refuses for another reason, as in client-go, lest a version that it never accepts is kept for ever;
+        and what says nothing for its whole time: a server that was restored from a backup accepts versions that it has
+        yet to reach, and keeps silent until it does.
         """
         seconds = _SHORTEST_WATCH * (1.0 + self._timing.random())
         query = {
@@ -147,8 +149,11 @@ class KubernetesFeed(Feed):
                         break
                     spoken = True
                     yield
-        if not spoken and self._timing.clock() - started < _TOO_SHORT:
+        lasted = self._timing.clock() - started
+        if not spoken and lasted < _TOO_SHORT:
             raise FeedBroken("the watch ended at once")
+        if not spoken and lasted >= int(seconds):
+            self._version = ""
 
     def _apply_all(self, lines: Iterable[bytes]) -> bool:
         """Returns whether the watch goes on. Raises `FeedBroken` at what goes wrong, which a new list is to mend."""

@@ -1,7 +1,7 @@
 """A Kubernetes API server as far as EndpointSlices go: list with pages, watch with events, bookmarks, compaction, 410.
 
-Written after the documentation ("Kubernetes API Concepts", discovery.k8s.io/v1): Kubernetes itself is in no package
-that the project installs.
+It says what an API server says, to the letter: tests/sources/test_kubernetes_recorded.py compares it with sessions that
+were recorded with one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from aiohttp import web
 __all__ = ["KubernetesApi", "endpoint", "endpoint_slice"]
 
 _PATH = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+_TYPE = {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1"}
+_MORE = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."  # noqa: E501
 
 
 def endpoint(address: str, **fields: Any) -> dict[str, Any]:
@@ -37,20 +39,23 @@ def endpoint_slice(name: str, *endpoints: dict[str, Any], service: str = "web", 
 class KubernetesApi:
     """One namespace, `prod`. `put` and `delete` change slices; `application` is to be served.
 
-    `requests` are the queries of all requests; `token` is required once it is set; `page` bounds the items of a list,
-    of which `continues` more can be had before their version is gone; `refusing_watches` is the status that they get.
+    `requests` are the queries of all requests; `tokens` are the names of those who may read it, by their tokens, and
+    those who may not (empty: anybody may); `page` bounds the items of a list; `refusing_watches` is the status that
+    watches get. `cached` says in whose words a version is too old: the server's, that keeps what it watches since it
+    started, or etcd's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cached: bool = True) -> None:
         self.version = 100
         self.slices: dict[str, dict[str, Any]] = {}
         self.requests: list[dict[str, str]] = []
-        self.token = ""
+        self.tokens: dict[str, str] = {}
+        self.readers: frozenset[str] = frozenset()
         self.page = 500
-        self.continues = 1_000_000
         self.refusing_watches = 0
-        self._events: list[tuple[int, str, dict[str, Any]]] = []  # version, type, object
-        self._compacted = 0  # versions up to here are gone
+        self._cached = cached
+        self._events: list[tuple[int, str, dict[str, Any], dict[str, Any] | None]] = []  # version, type, object, before
+        self._compacted = 0  # versions before this one are gone
         self._changed = asyncio.Condition()
         self._cut = 0  # counts the times that all watches were cut off
 
@@ -66,8 +71,11 @@ class KubernetesApi:
     async def put(self, *slices: dict[str, Any]) -> None:
         for each in slices:
             name = each["metadata"]["name"]
-            await self._happen("MODIFIED" if name in self.slices else "ADDED", each)
-            self.slices[name] = each
+            before = self.slices.get(name)
+            generation = before["metadata"]["generation"] + 1 if before else 1
+            metadata = {"namespace": "prod", "resourceVersion": "", "generation": generation, **each["metadata"]}
+            self.slices[name] = {**_TYPE, **each, "metadata": metadata}
+            await self._happen("MODIFIED" if before else "ADDED", self.slices[name], before)
 
     async def delete(self, name: str) -> None:
         await self._happen("DELETED", self.slices.pop(name))
@@ -80,14 +88,12 @@ class KubernetesApi:
 
     async def bookmark(self) -> None:
         """Tells watches the version, as the server does about once a minute."""
-        self.version += 10
-        await self._happen("BOOKMARK", {"kind": "EndpointSlice", "metadata": {}})
+        shown = {**_TYPE, "metadata": {"resourceVersion": str(self.version)}}
+        await self._tell("BOOKMARK", {**shown, "addressType": "", "endpoints": None, "ports": None})
 
     async def fail(self, code: int, message: str) -> None:
         """Tells watches of an error, which ends them."""
-        async with self._changed:
-            self._events.append((self.version, "ERROR", {"kind": "Status", "code": code, "message": message}))
-            self._changed.notify_all()
+        await self._tell("ERROR", _status(code, message))
 
     async def cut(self) -> None:
         """Ends all watches, as a restart does."""
@@ -100,55 +106,67 @@ class KubernetesApi:
         self._compacted = self.version
         self._events.clear()
 
-    async def _happen(self, kind: str, shown: dict[str, Any]) -> None:
+    async def _happen(self, kind: str, shown: dict[str, Any], before: dict[str, Any] | None = None) -> None:
+        self.version += 1
+        shown["metadata"]["resourceVersion"] = str(self.version)
+        await self._tell(kind, shown, before)
+
+    async def _tell(self, kind: str, shown: dict[str, Any], before: dict[str, Any] | None = None) -> None:
         async with self._changed:
-            self.version += 1
-            shown["metadata"]["resourceVersion"] = str(self.version)
-            self._events.append((self.version, kind, json.loads(json.dumps(shown))))
+            self._events.append((self.version, kind, json.loads(json.dumps(shown)), before))
             self._changed.notify_all()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(dict(request.query))
-        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            return _status(401, "Unauthorized")
-        if request.match_info["namespace"] != "prod":
-            return _status(403, "endpointslices is forbidden")
+        user = self.tokens.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        if self.tokens and user is None:
+            return _refused(401, "Unauthorized", "Unauthorized")
+        namespace = request.match_info["namespace"]
+        if namespace != "prod" or (user is not None and user not in self.readers):
+            what = 'cannot list resource "endpointslices" in API group "discovery.k8s.io" in the namespace'
+            message = f'endpointslices.discovery.k8s.io is forbidden: User "{user}" {what} "{namespace}"'
+            return _refused(403, message, "Forbidden", {"group": "discovery.k8s.io", "kind": "endpointslices"})
         return await self._watch(request) if "watch" in request.query else self._list(request)
 
     def _list(self, request: web.Request) -> web.Response:
-        start = int(request.query.get("continue", "0"))
-        if start:
-            self.continues -= 1
-            if self.continues < 0:
-                return _status(410, "The provided continue parameter is too old")
-        size = min(self.page, int(request.query["limit"])) if "limit" in request.query else len(self.slices)
-        named = [each for _, each in sorted(self.slices.items()) if self._selected(each, request)]
-        more = {"continue": str(start + size)} if start + size < len(named) else {}
-        metadata = {"resourceVersion": str(self.version), **more}
-        return web.json_response({"kind": "List", "metadata": metadata, "items": named[start : start + size]})
+        version, _, start = request.query.get("continue", f"{self.version},").partition(",")
+        if int(version) < self._compacted:
+            metadata = {"continue": f"-1,{start}"}
+            return web.json_response(_status(410, _MORE, "Expired", metadata=metadata), status=410)
+        names = [name for name in sorted(self.slices) if name > start and self._selected(self.slices[name], request)]
+        shown = names[: min(self.page, int(request.query["limit"]))] if "limit" in request.query else names
+        more = {"continue": f"{version},{shown[-1]}"} if len(shown) < len(names) else {}
+        items = [{key: value for key, value in self.slices[name].items() if key not in _TYPE} for name in shown]
+        metadata = {"resourceVersion": version, **more}
+        answer = {"kind": "EndpointSliceList", "apiVersion": _TYPE["apiVersion"], "metadata": metadata, "items": items}
+        return web.json_response(answer)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        if self.refusing_watches:
-            return _status(self.refusing_watches, "the watch is refused")
         since = int(request.query["resourceVersion"])
-        if since < self._compacted:
-            return _status(410, f"too old resource version: {since} ({self._compacted})")
+        if self.refusing_watches:
+            return _refused(self.refusing_watches, "the watch is refused", "")
+        cut = self._cut
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        sent = sum(version <= since for version, _, _ in self._events)
-        cut = self._cut
+        if since < self._compacted:
+            gone = f"too old resource version: {since} ({self._compacted})"
+            gone = gone if self._cached else "The resourceVersion for the provided watch is too old."
+            await _write(response, "ERROR", _status(410, gone, "Expired"))
+            return response
+        sent = sum(version <= since for version, _, _, _ in self._events)
         while True:
             async with self._changed:
                 while len(self._events) == sent and self._cut == cut:
                     await self._changed.wait()
             if self._cut != cut:
                 return response
-            for _, kind, shown in self._events[sent:]:
+            for version, kind, shown, before in self._events[sent:]:
                 if kind in ("BOOKMARK", "ERROR") or self._selected(shown, request):
-                    line = json.dumps({"type": kind, "object": shown}).encode() + b"\n"
-                    # In two parts, because nothing says that a line comes whole.
-                    await response.write(line[:20])
-                    await response.write(line[20:])
+                    await _write(response, kind, shown)
+                elif before is not None and self._selected(before, request):
+                    # What is no longer selected is deleted for this watch: as it was, at the version of the change.
+                    metadata = {**before["metadata"], "resourceVersion": str(version)}
+                    await _write(response, "DELETED", {**before, "metadata": metadata})
                 if kind == "ERROR":
                     return response
             sent = len(self._events)
@@ -158,5 +176,31 @@ class KubernetesApi:
         return not name or shown["metadata"]["labels"].get(name) == value
 
 
-def _status(code: int, message: str) -> web.Response:
-    return web.json_response({"kind": "Status", "code": code, "message": message}, status=code)
+async def _write(response: web.StreamResponse, kind: str, shown: dict[str, Any]) -> None:
+    line = json.dumps({"type": kind, "object": shown}).encode() + b"\n"
+    # In two parts, because nothing says that a line comes whole.
+    await response.write(line[:20])
+    await response.write(line[20:])
+
+
+def _refused(code: int, message: str, reason: str, details: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(_status(code, message, reason, details), status=code)
+
+
+def _status(
+    code: int,
+    message: str,
+    reason: str = "",
+    details: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    optional = {"reason": reason, "details": details}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": metadata or {},
+        "status": "Failure",
+        "message": message,
+        **{name: value for name, value in optional.items() if value},
+        "code": code,
+    }

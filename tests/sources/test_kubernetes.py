@@ -206,21 +206,7 @@ async def test_a_long_list_comes_in_pages(api: KubernetesApi, url: str) -> None:
     await api.put(*(endpoint_slice(f"web-{n}", endpoint(f"10.0.0.{n}")) for n in range(1, 6)))
     async with following(url) as feed:
         assert len(await feed.addresses()) == 5
-    assert [query.get("continue") for query in api.requests if "watch" not in query] == [None, "2", "4"]
-
-
-async def test_pages_of_a_version_that_is_gone_meanwhile_are_asked_for_all_at_once(
-    api: KubernetesApi, url: str
-) -> None:
-    api.page = 2
-    api.continues = 1
-    await api.put(*(endpoint_slice(f"web-{n}", endpoint(f"10.0.0.{n}")) for n in range(1, 6)))
-    async with following(url) as feed:
-        assert len(await feed.addresses()) == 5
-    lists = [query for query in api.requests if "watch" not in query]
-    assert [(query.get("limit"), query.get("continue")) for query in lists] == [
-        ("500", None), ("500", "2"), ("500", "4"), (None, None)
-    ]  # fmt: skip
+    assert [query.get("continue") for query in api.requests if "watch" not in query] == [None, "105,web-2", "105,web-4"]
 
 
 async def test_a_slice_of_a_thousand_endpoints_comes_whole(api: KubernetesApi, url: str) -> None:
@@ -248,12 +234,13 @@ async def test_bookmarks_move_the_version_on(api: KubernetesApi, url: str) -> No
     async with following(url) as feed:
         await feed.until("10.0.0.1:8080")
         await feed.next()
+        await api.put(endpoint_slice("api-1", TWO, service="api"))
         await api.bookmark()
         await feed.until("10.0.0.1:8080")
         await api.cut()
         await eventually_after(feed, lambda: len(api.watches) == 2)
     assert api.watches[0]["allowWatchBookmarks"] == "true"
-    assert api.watches[-1]["resourceVersion"] == "112"
+    assert api.watches[-1]["resourceVersion"] == "102"
 
 
 @pytest.mark.parametrize("how", ["error event", "status"])
@@ -265,14 +252,28 @@ async def test_a_version_that_is_gone_means_a_new_list_and_the_difference(
         await feed.until("10.0.0.1:8080", "10.0.0.2:8080")
         await feed.next()
         if how == "status":
-            await api.cut()
             api.change_unseen("web-2", endpoint("10.0.0.3"))
-            api.compact()
+            api.refusing_watches = 410
+            await api.cut()
         else:
             api.change_unseen("web-2", endpoint("10.0.0.3"))
             await api.fail(410, "too old resource version")
         said = await feed.until("10.0.0.1:8080", "10.0.0.3:8080")
+        api.refusing_watches = 0
         assert all(len(each) == 2 for each in said)
+
+
+async def test_a_watch_that_says_nothing_in_all_its_time_means_a_new_list(api: KubernetesApi, url: str) -> None:
+    now = [0.0]
+    timing = Timing(random=lambda: 0.0, clock=lambda: now[0])
+    async with Following(KubernetesFeed(Kubernetes("web", url=url, namespace="prod"), timing)) as feed:
+        await feed.next()
+        await feed.next()
+        for length, lists in ((299.0, 1), (300.0, 2)):
+            now[0] += length
+            await api.cut()
+            await feed.next()
+            assert len(api.requests) - len(api.watches) == lists
 
 
 async def test_another_error_on_a_watch_is_a_failure_and_means_a_new_list(api: KubernetesApi, url: str) -> None:
@@ -320,18 +321,18 @@ async def test_an_outage_is_a_failure_and_then_the_watch_goes_on(api: Kubernetes
 
 
 async def test_the_token_is_sent(api: KubernetesApi, url: str, tmp_path: Path) -> None:
-    api.token = "secret"
+    api.tokens, api.readers = {"secret": "lbcore"}, frozenset({"lbcore"})
     token = tmp_path / "token"
     token.write_text("secret\n")
     async with following(url, token_file=str(token)) as feed:
         assert await feed.addresses() == []
     async with following(url) as feed:
-        assert "401 Unauthorized" in await feed.broken()
+        assert await feed.broken() == "401 Unauthorized: 'Unauthorized'"
 
 
 async def test_what_is_forbidden_is_a_failure(url: str) -> None:
     async with Following(KubernetesFeed(Kubernetes("web", url=url), Timing())) as feed:
-        assert "endpointslices is forbidden" in await feed.broken()
+        assert "endpointslices.discovery.k8s.io is forbidden" in await feed.broken()
 
 
 async def test_outside_of_a_cluster_a_url_is_needed() -> None:

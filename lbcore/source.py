@@ -166,6 +166,7 @@ class Consul(HttpSettings):
         url: of an agent.
         datacenter: empty: the agent's own.
         tag: only instances that have it; empty: all.
+        port: the name of one of their ports (Consul 1.22); empty: their default one.
         stale: any server may answer, not the leader alone.
         warning: what an instance with a warning is.
         wait: seconds that the agent holds a request while nothing changes.
@@ -177,6 +178,7 @@ class Consul(HttpSettings):
     url: Annotated[str, http_url] = "http://127.0.0.1:8500"
     datacenter: Annotated[str, printable] = ""
     tag: Annotated[str, printable] = ""
+    port: Annotated[str, printable] = ""
     stale: bool = True
     warning: WarningHealth = "degraded"
     wait: Annotated[float, Seconds(1.0)] = 300.0

@@ -55,8 +55,15 @@ class _Node(msgspec.Struct, rename="pascal"):
     locality: _Place | None = None
 
 
-class _Service(msgspec.Struct, rename="pascal"):
+class _Port(msgspec.Struct, rename="pascal"):
+    name: str
     port: int
+    default: bool = False
+
+
+class _Service(msgspec.Struct, rename="pascal"):
+    port: int = 0
+    ports: list[_Port] | None = None  # Consul 1.22 and later; an agent that is older than its servers says `port` alone
     id: str = msgspec.field(name="ID", default="")
     address: str = ""
     tags: list[str] | None = None
@@ -86,7 +93,7 @@ class ConsulFeed(Feed):
         self._index = 0
         self._left_out: frozenset[str] = frozenset()  # instances that were told of in the log
 
-    async def follow(self) -> AsyncGenerator[Membership, None]:
+    async def follow(self) -> AsyncGenerator[Membership | FeedBroken, None]:
         url = f"{self._source.url.rstrip('/')}/v1/health/service/{quote(self._source.service, safe='')}"
         self._index = 0  # so that the first query does not wait: its answer ends staleness, changed or not
         async with self._client.session() as session:
@@ -136,7 +143,8 @@ class ConsulFeed(Feed):
             self._index = 0
         return True
 
-    def _members(self, instances: Iterable[_Instance]) -> Membership:
+    def _members(self, instances: Iterable[_Instance]) -> Membership | FeedBroken:
+        """Who can be connected to; where there are instances but none that can, that is a failure."""
         endpoints: dict[str, Endpoint] = {}
         left_out: dict[str, str] = {}
         for instance in sorted(instances, key=lambda each: (each.node.node, each.service.id)):
@@ -151,17 +159,21 @@ class ConsulFeed(Feed):
         for name in left_out.keys() - self._left_out:
             LOG.warning("instance %r of %r is left out: %s", name, self._source.service, left_out[name])
         self._left_out = frozenset(left_out)
+        if left_out and not endpoints:
+            name, why = next(iter(left_out.items()))
+            return FeedBroken(f"no instance is of use: {name!r}: {why}")
         return Membership(tuple(endpoints.values()))
 
 
 def _endpoint(instance: _Instance, source: Consul) -> Endpoint:
-    """Raises `InvalidSetting` at an address that nobody can connect to without resolving it."""
+    """Raises `InvalidSetting` at an address that nobody can connect to without resolving it, or without the port."""
     node, service = instance.node, instance.service
     host = service.address or node.address
+    port = _port(service, source.port)
     health, weight = _health_and_weight(instance, source)
     place = service.locality or node.locality
     endpoint = Endpoint(
-        f"[{host}]:{service.port}" if ":" in host else f"{host}:{service.port}",
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         health=health,
         weight=weight,
         locality=Locality(place.region, place.zone) if place else Locality(node.datacenter),
@@ -176,6 +188,17 @@ def _endpoint(instance: _Instance, source: Consul) -> Endpoint:
     if is_hostname(endpoint.address):
         raise InvalidSetting(f"address {endpoint.address!r}: expected an IP address")
     return endpoint
+
+
+def _port(service: _Service, wanted: str) -> int:
+    ports = service.ports or []
+    if wanted:
+        for each in ports:
+            if each.name == wanted:
+                return each.port
+        there = ", ".join(f"{each.name} {each.port}" for each in ports) or "none with a name"
+        raise InvalidSetting(f"port {wanted!r}: no such port; there are: {there}")
+    return service.port or next((each.port for each in ports if each.default), 0)
 
 
 def _health_and_weight(instance: _Instance, source: Consul) -> tuple[Health, int]:

@@ -107,6 +107,36 @@ async def test_an_instance_without_an_address_to_connect_to_is_left_out(
     assert len([record for record in caplog.records if "is left out" in record.message]) == 2
 
 
+PORTS = [{"Name": "http", "Port": 8080, "Default": True}, {"Name": "metrics", "Port": 9090, "Default": False}]
+
+
+@pytest.mark.parametrize(
+    ("shown", "port", "number"),
+    [
+        ({"Port": 80}, "", 80),
+        ({"Port": 8080, "Ports": PORTS}, "", 8080),
+        ({"Port": 0, "Ports": PORTS}, "", 8080),
+        ({"Port": 0, "Ports": PORTS}, "metrics", 9090),
+    ],
+)
+async def test_a_port_is_found_by_name(
+    agent: ConsulAgent, url: str, shown: dict[str, Any], port: str, number: int
+) -> None:
+    await agent.put(instance("a", "10.0.0.1", **shown))
+    async with following(url, port=port) as feed:
+        assert await feed.addresses() == [f"10.0.0.1:{number}"]
+
+
+async def test_instances_that_are_all_of_no_use_are_a_failure(agent: ConsulAgent, url: str) -> None:
+    await agent.put(instance("a", "10.0.0.1", Ports=PORTS))
+    async with following(url, port="grpc") as feed:
+        reason = "no instance is of use: 'a': port 'grpc': no such port; there are: http 8080, metrics 9090"
+        assert await feed.broken() == reason
+        await agent.put(instance("a", "10.0.0.1", Ports=[{"Name": "grpc", "Port": 50051, "Default": True}]))
+        assert await feed.addresses() == ["10.0.0.1:50051"]
+    assert [request.get("index") for request in agent.requests] == [None, "11"]
+
+
 async def test_of_two_at_one_address_the_one_that_works_counts(agent: ConsulAgent, url: str) -> None:
     await agent.put(instance("a", "10.0.0.1", 80, "critical"), instance("b", "10.0.0.1", 80, "passing"))
     async with following(url) as feed:

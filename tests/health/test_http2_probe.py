@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -24,6 +25,13 @@ Make = Callable[..., Probe]
 async def server() -> AsyncIterator[Http2Server]:
     async with http2_server() as running:
         yield running
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENT
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"not within {PATIENT:g} s"
+        await asyncio.sleep(0)
 
 
 class TestHttp2:
@@ -65,10 +73,34 @@ class TestHttp2:
         assert (outcome.cause, outcome.reason.split(",")[0]) == (Cause.NETWORK, "RST_STREAM")
 
     async def test_a_server_that_goes_away_in_good_order_passes(self, make: Make, server: Http2Server) -> None:
-        server.goes_away = True
+        server.goes_away = "after"
         probe = make(self.check())
         assert all([(await probe.check(Endpoint(server.address))).passed for _ in range(3)])
         assert server.connections == 3
+
+    async def test_an_answer_after_goaway_is_asked_for_on_a_new_connection(
+        self, make: Make, server: Http2Server
+    ) -> None:
+        endpoint = Endpoint(server.address)
+        probe = make(self.check())
+        assert (await probe.check(endpoint)).passed
+        server.goes_away = "before"  # as nginx does when a connection has had its number of requests
+        checking = asyncio.ensure_future(probe.check(endpoint))
+        await until(lambda: len(server.requests) == 2)
+        server.goes_away = ""
+        assert (await checking).passed
+        assert server.connections == 2
+
+    async def test_a_server_that_goes_away_between_checks_is_not_kept_waiting(
+        self, make: Make, server: Http2Server
+    ) -> None:
+        endpoint = Endpoint(server.address)
+        probe: Any = make(self.check())
+        assert (await probe.check(endpoint)).passed
+        server.go_away()
+        await until(lambda: not probe._kept[server.address].reusable)
+        assert (await probe.check(endpoint)).passed
+        await until(lambda: server.closed == 1)
 
     @pytest.mark.parametrize("mood", [Mood.ANSWERS, Mood.GARBAGE, Mood.RESETS])
     async def test_what_is_no_http2_fails(self, make: Make, mood: Mood) -> None:

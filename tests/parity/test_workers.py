@@ -17,7 +17,6 @@ import pytest
 from lbcore.client import PickerClient
 from lbcore.client.nodes import fetch_nodes
 from tests.harness.backends import HttpBackends
-from tests.harness.certificates import Authority
 from tests.harness.envoy import Envoy
 from tests.harness.grpc_backends import GrpcBackends
 from tests.harness.ports import free_port
@@ -160,29 +159,3 @@ async def follow_with_many(service: LbcoreService) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     await asyncio.to_thread(wait_until, condition, "a condition")
-
-
-def test_workers_prove_who_calls(tmp_path: Path) -> None:
-    authority = Authority()
-    (tmp_path / "ca.pem").write_bytes(authority.root)
-    server = authority.issue_server().write(tmp_path, "server")
-    client = authority.issue(uris=["spiffe://example.org/a"]).write(tmp_path, "client")
-    text = json.dumps(
-        {
-            "services": {name: {"endpoints": ["127.0.0.1:1"]} for name in ("web", "pay")},
-            "tls": {
-                "certificate_file": str(server.certificate),
-                "private_key_file": str(server.key),
-                "client_ca_file": str(tmp_path / "ca.pem"),
-            },
-            "access": [{"identity": "spiffe://example.org/a", "services": ["web"], "allow": ["xds", "pick"]}],
-        }
-    )
-    with LbcoreService(tmp_path, text, "--workers", "1") as service:
-        options = ["--server", service.grpc, "--ca-file", tmp_path / "ca.pem"]
-        options += ["--certificate-file", client.certificate, "--private-key-file", client.key]
-        assert lbcore("pick", "web", *options).stdout == "127.0.0.1:1\n"
-        assert "unknown" in lbcore("pick", "pay", *options).stderr
-        assert "status is not granted" in lbcore("nodes", *options).stderr
-        stranger = lbcore("pick", "web", *options[:4])
-        assert stranger.code == 1

@@ -132,6 +132,27 @@ async def test_a_server_that_does_not_answer_in_time_costs_its_probe_alone() -> 
             await until(lambda: prober.counts["failed"] == 1)
 
 
+async def test_a_probe_that_raises_counts_as_failed_and_the_next_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Raising:
+        asked = 0
+
+        async def ask(self, _: Endpoint) -> LoadReport | None:
+            self.asked += 1
+            if self.asked == 1:
+                raise RuntimeError("of the caller's own making")
+            return LoadReport(rif=1)
+
+        async def close(self) -> None: ...
+
+    cluster = Cluster("web", [Endpoint("10.0.0.1:80")], policy=KEEPS)
+    async with Prober(cluster, Raising(), probes=1) as prober:
+        for count in (1, 2):
+            prober.picked()
+            await until(lambda count=count: prober.counts.total() == count)  # type: ignore[misc]
+    assert prober.counts == {"failed": 1, "observed": 1}
+    assert "of the caller's own making" in caplog.text
+
+
 class Hanging:
     closed = False
 

@@ -285,6 +285,28 @@ class TestCancellation:
         assert retry.budget is not None
         assert retry.budget.take()  # the place of the retry that waited
 
+    async def test_a_second_cancellation_finds_the_budget_given_back(self, calls: Calls) -> None:
+        ending = asyncio.Event()
+
+        async def lingers(*_: object) -> None:
+            try:
+                await hang()
+            finally:
+                ending.set()
+                await hang()
+
+        budget = RetryBudget(budget_percent=100, min_retry_concurrency=0)
+        task = asyncio.ensure_future(call(calls.cluster, calls.attempts(lingers), retry=Retry(budget=budget)))
+        await asyncio.sleep(0.01)
+        assert budget.take(), "a retry for the call in flight"
+        budget.give_back()
+        task.cancel()
+        await ending.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not budget.take(), "no call is in flight"
+
     async def test_a_call_cancelled_before_its_attempt_began_leaves_nothing(self, calls: Calls) -> None:
         task = asyncio.ensure_future(call(calls.cluster, calls.attempts(hang)))
         await asyncio.sleep(0)

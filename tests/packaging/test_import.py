@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,14 @@ def test_what_is_embedded_beside_it_loads_them_no_sooner_than_they_are_used(part
     ended = subprocess.run([sys.executable, "-c", program], cwd=root, stdout=-1, text=True, check=True)
     loaded = set(ended.stdout.split())
     assert loaded & set(SERVICE_LIBRARIES) == set()
+
+
+def test_what_is_embedded_needs_no_more_than_a_plain_install() -> None:
+    program = "import lbcore, lbcore.health, lbcore.health.prober, lbcore.resilience, sys\n"
+    program += "for name, module in sys.modules.items(): print(name.partition('.')[0], getattr(module, '__file__', ''))"
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", program], cwd=root, stdout=-1, text=True, check=True)
+    modules = [line.split(" ", 1) for line in ended.stdout.splitlines()]
+    loaded = {name for name, file in modules if "site-packages" in file and not name.startswith("_")}
+    plain = [each for each in metadata.requires("lbcore") or () if "extra ==" not in each]
+    assert loaded <= {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in plain}

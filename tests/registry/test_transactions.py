@@ -77,3 +77,16 @@ async def test_any_failure_reaches_who_waits(connection: EtcdConnection, monkeyp
     waiting = [asyncio.ensure_future(transactions.make(put(key))) for key in "ab"]
     done, pending = await asyncio.wait(waiting, timeout=20)
     assert (len(done), [type(each.exception()) for each in done]) == (2, [InvalidSetting] * 2), pending
+
+
+async def test_nobody_waits_for_a_connection_that_is_closed(connection: EtcdConnection, etcd: Etcd) -> None:
+    transactions = Transactions(connection)
+    await transactions.make(put("before"))
+    etcd.stop_the_clock()
+    waiting = [asyncio.ensure_future(transactions.make(put(key))) for key in "abcde"]
+    await asyncio.sleep(0.05)  # so that some are under way
+    await connection.close()
+    _, pending = await asyncio.wait(waiting, timeout=20)
+    assert not pending
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(each, StoreFailed | asyncio.CancelledError) for each in ended), ended

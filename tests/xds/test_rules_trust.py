@@ -140,6 +140,28 @@ async def test_r7_a_failure_inside_ends_that_stream_and_says_so(
     assert "broken on purpose" in caplog.text
 
 
+@pytest.mark.parametrize("method", ["sotw", "delta"])
+async def test_r7_a_failure_inside_when_time_has_passed_ends_that_stream(
+    served: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, only: Only
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr("lbcore.xds.session.Session.wake", fail)
+    served.publish(service("web", 1, ttl=0.2))
+    features = ["xds.config.supports-resource-ttl", "xds.config.supports-resource-in-sotw"]
+    client = getattr(served, method)(only(EDS), user_agent_name="proxy", client_features=features)
+    await client.ask(EDS, "web")
+    response = await client.receive(EDS)
+    if method == "sotw":
+        await client.ask(EDS, "web", version=response.version_info)
+    else:
+        await client.accept(EDS)
+    code, _ = await client.status()
+    assert code is grpc.StatusCode.INTERNAL
+    assert "broken on purpose" in caplog.text
+
+
 async def test_r7_a_failure_inside_at_a_change_ends_only_the_streams_it_concerns(
     served: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, only: Only
 ) -> None:

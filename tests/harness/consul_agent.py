@@ -47,7 +47,8 @@ class ConsulAgent:
     `requests` are the queries that have come; `headers` go into every answer; `failing` answers 500. As from Consul
     1.10 on, queries that wait are answered from a stream (`streaming`), which does not know of the leader; while it is
     not `loaded` it says nobody, at index 1 (agent/submatview: a deadline returns whatever the view holds). A token that
-    may see nothing (`filtered`) is shown nothing, and only the servers themselves say that this is why.
+    may see nothing (`filtered`) is shown nothing, and only the servers themselves say that this is why. `token` is
+    required once it is set.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class ConsulAgent:
         self.streaming = True
         self.loaded = True
         self.filtered = False
+        self.token = ""
         self._restored = 0  # counts the times that a snapshot was restored, which ends all queries that wait
         self._changed = asyncio.Condition()
 
@@ -92,6 +94,8 @@ class ConsulAgent:
         self.requests.append(dict(request.query))
         if self.failing:
             return web.Response(status=500, text="rpc error: No cluster leader")
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.Response(status=403, text="ACL not found")
         known = int(request.query.get("index", "0"))
         streamed = bool(known) and self.streaming
         if known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,6 +256,19 @@ async def test_an_agent_that_is_cut_off_says_nothing(
     agent.headers |= headers
     async with following(url) as feed:
         assert reason in await feed.broken()
+
+
+async def test_the_token_is_sent_as_it_is_at_each_query(agent: ConsulAgent, url: str, tmp_path: Path) -> None:
+    agent.token = "first"
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    await agent.put(instance("a", "10.0.0.1"))
+    async with following(url, token_file=str(token)) as feed:
+        await feed.next()
+        agent.token = "second"
+        assert await feed.broken() == "403 Forbidden: 'ACL not found'"
+        token.write_text("second\n")
+        assert await feed.addresses() == ["10.0.0.1:80"]
 
 
 async def test_another_server_is_not_taken_for_consul() -> None:

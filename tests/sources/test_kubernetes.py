@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lbcore.model import Endpoint, Health, Locality
 from lbcore.source import Kubernetes
 from lbcore.sources.feed import Timing
 from lbcore.sources.kubernetes import KubernetesFeed
+from tests.harness.certificates import Authority
 from tests.harness.kubernetes_api import KubernetesApi, endpoint, endpoint_slice
 from tests.sources.following import Following
 from tests.xds.clients import eventually
@@ -345,6 +347,36 @@ async def test_in_a_cluster_the_service_account_is_used(monkeypatch: pytest.Monk
     environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
     async with Following(KubernetesFeed(Kubernetes("web"), Timing(), environment=environment)) as feed:
         assert await feed.broken() == f"ca_file {tmp_path}/ca.crt: [Errno 2] No such file or directory"
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["before Python 3.13", "since"])
+async def test_in_a_cluster_its_ca_token_and_namespace_are_enough(
+    api: KubernetesApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, strict: bool
+) -> None:
+    create = ssl.create_default_context
+
+    def create_as_python_does(**settings: Any) -> ssl.SSLContext:
+        made = create(**settings)
+        if strict:
+            made.verify_flags |= ssl.VERIFY_X509_STRICT
+        return made
+
+    monkeypatch.setattr(ssl, "create_default_context", create_as_python_does)
+    monkeypatch.setattr("lbcore.sources.kubernetes.SERVICE_ACCOUNT", tmp_path)
+    authority = Authority()  # without a Subject Key Identifier, as EKS makes them
+    files = authority.issue_server().write(tmp_path, "server")
+    for name, content in (("ca.crt", authority.root), ("token", b"secret\n"), ("namespace", b"prod\n")):
+        (tmp_path / name).write_bytes(content)
+    api.tokens, api.readers = {"secret": "lbcore"}, frozenset({"lbcore"})
+    await api.put(endpoint_slice("web-1", ONE))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*files)
+    server = TestServer(api.application(), scheme="https")
+    await server.start_server(ssl=tls)
+    environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.port)}
+    async with Following(KubernetesFeed(Kubernetes("web"), Timing(), environment=environment)) as feed:
+        assert await feed.addresses() == ["10.0.0.1:8080"]
+    await server.close()
 
 
 async def eventually_after(feed: Following, condition: Any) -> None:

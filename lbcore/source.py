@@ -6,6 +6,7 @@ file (`source: {dns: {name: web.internal, port: 80}}`), a program gives one to `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -16,7 +17,18 @@ from lbcore.errors import InvalidSetting, Mistake
 from lbcore.schema import Checked, attempt
 from lbcore.validation import Interval, Seconds, Whole, printable, refusal, visible_text
 
-__all__ = ["Consul", "Dns", "Etcd", "HttpSd", "HttpSettings", "Kubernetes", "Source", "SourceSettings", "Xds"]
+__all__ = [
+    "Consul",
+    "Dns",
+    "Etcd",
+    "HttpSd",
+    "HttpSettings",
+    "Kubernetes",
+    "Source",
+    "SourceSettings",
+    "Xds",
+    "without_login",
+]
 
 WarningHealth = Literal["healthy", "degraded", "unhealthy"]
 LookupFamily = Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"]
@@ -43,8 +55,14 @@ def etcd_url(value: object, field: str) -> str:
     scheme, separator, rest = url.partition("://")
     members, _, path = rest.partition("?")[0].partition("/")
     if scheme not in ("etcd", "etcds") or not separator or not members or not path.strip("/"):
-        raise refusal(field, url, "expected a URL such as etcd://10.0.0.1:2379,10.0.0.2:2379/services/web")
+        shown = without_login(url)
+        raise refusal(field, shown, "expected a URL such as etcd://10.0.0.1:2379,10.0.0.2:2379/services/web")
     return url
+
+
+def without_login(text: str) -> str:
+    """The same without the name and password that the URL of an etcd may have."""
+    return re.sub(r"\b(etcds?://)[^/?]*@", r"\1", text)
 
 
 def resolvers(value: object, field: str) -> tuple[str, ...]:

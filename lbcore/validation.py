@@ -46,7 +46,13 @@ __all__ = [
 
 UINT32_MAX = 2**32 - 1
 MAX_SECONDS = 9_223_372_036.0  # what 64 bits of nanoseconds hold; Envoy refuses longer durations as well
-JSON_EXPECTED = "expected only text, finite numbers, true, false, null, lists and mappings with text as keys"
+# Of lists and mappings in one another. Protobuf reads a hundred messages in one another; a mapping in a mapping takes
+# three of them, and those around metadata eight: from 32 on no xDS client reads the assignment.
+_DEEPEST = 24
+JSON_EXPECTED = (
+    "expected only text, finite numbers, true, false, null, lists and mappings with text as keys, "
+    f"at most {_DEEPEST} in one another"
+)
 HTTP_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, section 5.6.2
 _HEADER_NAME = re.compile(rf":?{HTTP_TOKEN}\Z")
 _SHOWN_CHARACTERS = 120  # of a refused value, so that a message stays readable whatever was given
@@ -172,14 +178,16 @@ def hexadecimal(value: object, field: str) -> str:
     return digits
 
 
-def path_beyond_json(value: Any) -> tuple[str | int, ...] | None:
-    """The path to the first part that JSON, and so protobuf's Struct, cannot hold."""
+def path_beyond_json(value: Any, deepest: int = _DEEPEST) -> tuple[str | int, ...] | None:
+    """The path to the first part that JSON, and so protobuf's Struct, cannot hold, or that is too deep in it."""
     if isinstance(value, str):
         return None if _is_unicode(value) else ()
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return None
+    if not deepest:
+        return ()
     if isinstance(value, Mapping) and all(isinstance(key, str) and _is_unicode(key) for key in value):
         parts: Any = value.items()
     elif isinstance(value, list | tuple):
@@ -187,7 +195,7 @@ def path_beyond_json(value: Any) -> tuple[str | int, ...] | None:
     else:
         return ()
     for key, part in parts:
-        if (path := path_beyond_json(part)) is not None:
+        if (path := path_beyond_json(part, deepest - 1)) is not None:
             return (key, *path)
     return None
 

@@ -22,7 +22,7 @@ from lbcore.directory import Directory, DirectorySnapshot
 from lbcore.errors import InvalidSetting, LbError, SourceTimedOut, UnknownService
 from lbcore.settings import LocalityWeighted
 from lbcore.snapshot import ServiceSnapshot
-from lbcore.source import Source
+from lbcore.source import Source, without_login
 from lbcore.sources.feed import Timing
 from lbcore.sources.file import FileSource
 from lbcore.sources.running import RunningSources
@@ -147,7 +147,9 @@ class Connecting:
                 following.result()
             if not first.is_set():
                 why = "; ".join(directory.current.stale.values()) or "no answer yet"
-                raise SourceTimedOut(f"{self._target}: not heard from within {self._timeout:g} s: {why}")
+                raise SourceTimedOut(
+                    f"{without_login(str(self._target))}: not heard from within {self._timeout:g} s: {why}"
+                )
         except BaseException:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

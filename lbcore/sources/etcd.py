@@ -1,6 +1,7 @@
 """Endpoints in etcd in the layout of gRPC naming: one key each below a target, its value `{"Addr": …, "Metadata": …}`.
 
-Followed as `lbcore.etcd.following` says: a lost watch resumes at the next revision, and a compaction costs a list.
+Followed as `lbcore.etcd.following` says: a lost watch resumes at the next revision, and a compaction costs a list. A
+value that is none says nothing, so the endpoint that its key had stays; only the end of the key is its end.
 Source: etcd client/v3/naming/endpoints (endpoints_impl.go, internal/update.go).
 """
 
@@ -38,12 +39,15 @@ class EtcdFeed(Feed):
 
     def __init__(self, source: Etcd) -> None:
         self._url = source.url
+        self._where = ""  # the same without its password
         self._follower: PrefixFollower | None = None
         self._endpoints: dict[bytes, Endpoint] = {}
+        self._said: Membership | None = None
 
     async def follow(self) -> AsyncGenerator[Membership, None]:
         try:
             address = EtcdAddress.parse(self._url, "url")
+            self._where = str(address)
             connection = EtcdConnection(address)
             follower = PrefixFollower(connection, f"{address.prefix.lstrip('/')}/".encode())
             if self._follower is not None:  # it goes on where the last one broke
@@ -54,20 +58,23 @@ class EtcdFeed(Feed):
                     async for step in steps:
                         for key, pair in step.changes.items():
                             self._take(key, pair.value if pair else None)
-                        yield self._membership()
+                        if step.changes or self._said is None:
+                            self._said = self._membership()
+                        yield self._said
             finally:
                 await connection.close()
         except (StoreFailed, InvalidSetting) as wrong:
             raise FeedBroken(str(wrong)) from None
 
     def _take(self, key: bytes, value: bytes | None) -> None:
-        self._endpoints.pop(key, None)
         if value is None:
+            self._endpoints.pop(key, None)
             return
         try:
             self._endpoints[key] = _endpoint(value)
-        except (msgspec.MsgspecError, InvalidSetting) as wrong:
-            LOG.warning("%s: %s is left out: %s", self._url, key.decode(errors="replace"), wrong)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidSetting) as wrong:
+            what = "stays as it was" if key in self._endpoints else "is left out"
+            LOG.warning("%s: %s %s: %s", self._where, key.decode(errors="replace"), what, wrong)
 
     def _membership(self) -> Membership:
         by_address: dict[str, Endpoint] = {}

@@ -127,7 +127,7 @@ def decoded(content: bytes, kind: Any) -> Any:
     """JSON to a declared type. Raises `FeedBroken` that names the field."""
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
         raise FeedBroken(f"not as expected: {wrong}") from None
 
 

@@ -73,7 +73,7 @@ def _whole(labels: Mapping[str, str], name: str, default: int) -> int:
 def _object(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise InvalidSetting(f"{_METADATA} {text!r:.120}: expected a JSON object") from None
 
 

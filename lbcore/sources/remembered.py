@@ -6,6 +6,7 @@ a source has said counts only for the same settings.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
 from collections.abc import Mapping
@@ -45,12 +46,12 @@ class RememberedMembers:
 
     def keep(self, said: Mapping[str, tuple[Source, Membership]]) -> None:
         """Replaces what is kept of these sources. Takes as long as the disk does."""
-        rows = [(name, repr(source), _encoded(membership)) for name, (source, membership) in said.items()]
+        rows = [(name, _settings(source), _encoded(membership)) for name, (source, membership) in said.items()]
         self._use("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", rows)
 
     def recall(self, name: str, source: Source) -> Membership | None:
         """What the source has said last, None where that is not known."""
-        found = self._use("SELECT said FROM members WHERE source = ? AND settings = ?", [(name, repr(source))])
+        found = self._use("SELECT said FROM members WHERE source = ? AND settings = ?", [(name, _settings(source))])
         try:
             return _decoded(found[0][0]) if found else None
         except (msgspec.MsgspecError, LbError, KeyError, TypeError, ValueError) as wrong:
@@ -73,6 +74,11 @@ class RememberedMembers:
                 self._told = True
                 LOG.warning("%s: %s; what sources say will not be known after a restart", self._path, wrong)
             return []
+
+
+def _settings(source: Source) -> str:
+    """What tells them apart; not they themselves, for there may be a password among them."""
+    return hashlib.blake2b(repr(source).encode(), digest_size=16).hexdigest()
 
 
 def _encoded(membership: Membership) -> bytes:

@@ -26,7 +26,7 @@ from lbcore.config.decoding import MISSING, Decoder, meant
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint
 from lbcore.snapshot import ServiceSnapshot
-from lbcore.source import Consul, Dns, Etcd, HttpSd, Kubernetes, Source, Xds
+from lbcore.source import Consul, Dns, Etcd, HttpSd, Kubernetes, Source, Xds, without_login
 from lbcore.sources.xds_bootstrap import bootstrap_fields
 
 __all__ = ["FileTarget", "name_of", "parse_target"]
@@ -86,7 +86,7 @@ def parse_target(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
     try:
         return _parsed(target)
     except ValueError as wrong:  # InvalidSetting is one; others come from urllib
-        raise InvalidSetting(f"target {target!r:.300}: {wrong}") from None
+        raise InvalidSetting(f"target {without_login(target)!r:.300}: {wrong}") from None
 
 
 def _parsed(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 import grpc
 import pytest
+import trustme
 from aetcd import rpc
 
 from tests.harness.ports import free_port
 from tests.harness.process import Process, wait_until
 
-__all__ = ["Etcd", "EtcdCluster", "needs_etcd"]
+__all__ = ["Etcd", "EtcdCluster", "needs_etcd", "secured_etcd"]
 
 needs_etcd = pytest.mark.skipif(shutil.which("etcd") is None, reason="no etcd here: make programs installs it as root")
 
@@ -45,6 +46,7 @@ class Etcd:
         self.address = f"127.0.0.1:{self.port}"
         scheme = "https" if tls else "http"
         self._tls = tls
+        self._password = ""
         argv = ["etcd", "--name", name, "--data-dir", self._folder.name, "--log-level", "error"]
         argv += ["--listen-client-urls", f"{scheme}://{self.address}"]
         argv += ["--advertise-client-urls", f"{scheme}://{self.address}"]
@@ -106,10 +108,12 @@ class Etcd:
         with self._channel() as channel:
             rpc.KVStub(channel).Compact(rpc.CompactionRequest(revision=revision, physical=True), timeout=30)
 
-    def put(self, key: str, value: str) -> int:
+    def put(self, key: str, value: str | bytes) -> int:
         """Writes a key, and returns the revision."""
+        content = value.encode() if isinstance(value, str) else value
         with self._channel() as channel:
-            response = rpc.KVStub(channel).Put(rpc.PutRequest(key=key.encode(), value=value.encode()), timeout=30)
+            request = rpc.PutRequest(key=key.encode(), value=content)
+            response = rpc.KVStub(channel).Put(request, timeout=30, metadata=self._login(channel))
             revision: int = response.header.revision
             return revision
 
@@ -122,6 +126,22 @@ class Etcd:
         with self._channel() as channel:
             response = rpc.KVStub(channel).Range(rpc.RangeRequest(key=b"\0", range_end=b"\0"), timeout=30)
             return {each.key.decode(): each.value.decode() for each in response.kvs}
+
+    def ask_for_password(self, password: str) -> None:
+        """Lets nobody in any more but `root` with this password."""
+        with self._channel() as channel:
+            stub = rpc.AuthStub(channel)
+            stub.UserAdd(rpc.AuthUserAddRequest(name="root", password=password), timeout=30)
+            stub.RoleAdd(rpc.AuthRoleAddRequest(name="root"), timeout=30)
+            stub.UserGrantRole(rpc.AuthUserGrantRoleRequest(user="root", role="root"), timeout=30)
+            stub.AuthEnable(rpc.AuthEnableRequest(), timeout=30)
+        self._password = password
+
+    def _login(self, channel: grpc.Channel) -> tuple[tuple[str, str], ...]:
+        if not self._password:
+            return ()
+        request = rpc.AuthenticateRequest(name="root", password=self._password)
+        return (("token", rpc.AuthStub(channel).Authenticate(request, timeout=30).token),)
 
     def _channel(self) -> grpc.Channel:
         if self._tls is None:
@@ -141,6 +161,23 @@ class Etcd:
             return True
 
         wait_until(answers, "etcd")
+
+
+@contextmanager
+def secured_etcd(folder: Path) -> Iterator[tuple[Etcd, str]]:
+    """One that asks for a certificate and for the password `s3cret` of `root`, and a URL's options for a certificate;
+    the first of them names the authority."""
+    authority = trustme.CA()
+    server, client = authority.issue_cert("127.0.0.1", "localhost"), authority.issue_cert("client@lbcore")
+    files = {name: folder / f"etcd-{name}" for name in ("ca", "cert", "key", "client_cert", "client_key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    server.cert_chain_pems[0].write_to_path(files["cert"])
+    server.private_key_pem.write_to_path(files["key"])
+    client.cert_chain_pems[0].write_to_path(files["client_cert"])
+    client.private_key_pem.write_to_path(files["client_key"])
+    with Etcd(tls=(files["ca"], files["cert"], files["key"])) as etcd:
+        etcd.ask_for_password("s3cret")
+        yield etcd, f"ca_file={files['ca']}&cert_file={files['client_cert']}&key_file={files['client_key']}"
 
 
 class EtcdCluster:

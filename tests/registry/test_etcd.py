@@ -11,9 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-import grpc
 import pytest
-import trustme
 from aetcd import rpc
 
 from lbcore.directory import Directory
@@ -26,7 +24,7 @@ from lbcore.registration import Announcement, Key, RegistrySettings, Report
 from lbcore.registry.etcd.memory import RegistryMemory
 from lbcore.registry.etcd.registry import EtcdRegistry
 from lbcore.registry.registry import Beat
-from tests.harness.etcd import Etcd, needs_etcd
+from tests.harness.etcd import Etcd, needs_etcd, secured_etcd
 
 pytestmark = needs_etcd
 
@@ -406,44 +404,23 @@ async def test_what_others_write_there_is_said_and_left_alone(
 
 
 async def test_certificates_and_passwords(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    server, client = authority.issue_cert("127.0.0.1", "localhost"), authority.issue_cert("client@lbcore")
-    files = {name: tmp_path / name for name in ("ca", "cert", "key", "client_cert", "client_key", "password")}
-    authority.cert_pem.write_to_path(files["ca"])
-    server.cert_chain_pems[0].write_to_path(files["cert"])
-    server.private_key_pem.write_to_path(files["key"])
-    client.cert_chain_pems[0].write_to_path(files["client_cert"])
-    client.private_key_pem.write_to_path(files["client_key"])
-    files["password"].write_text("s3cret\n")
-    with Etcd(tls=(files["ca"], files["cert"], files["key"])) as etcd:
-        enable_authentication(etcd, files)
-        tls = f"ca_file={files['ca']}&cert_file={files['client_cert']}&key_file={files['client_key']}"
-        good = f"etcds://root@{etcd.address}/lbcore?{tls}&password_file={files['password']}"
+    password = tmp_path / "password"
+    password.write_text("s3cret\n")
+    with secured_etcd(tmp_path) as (etcd, tls):
+        good = f"etcds://root@{etcd.address}/lbcore?{tls}&password_file={password}"
         async with Server(EtcdAddress.parse(good)) as running:
             await running.synced()
             await running.registry.register(0, TTL, of(ONE))
             await until(lambda: running.addresses() == {ONE}, "the endpoint")
         for bad in (
             f"etcds://root:wrong@{etcd.address}/lbcore?{tls}",
-            f"etcds://root:s3cret@{etcd.address}/lbcore?ca_file={files['ca']}",
+            f"etcds://root:s3cret@{etcd.address}/lbcore?{tls.partition('&')[0]}",
             f"etcd://root:s3cret@{etcd.address}/lbcore",
         ):
             connection = EtcdConnection(EtcdAddress.parse(bad), timeout=2.0)
             with pytest.raises(StoreFailed, match=r"etcd 127\.0\.0\.1"):
                 await connection.call("KV", "Range", rpc.RangeRequest(key=b"/"))
             await connection.close()
-
-
-def enable_authentication(etcd: Etcd, files: dict[str, Path]) -> None:
-    credentials = grpc.ssl_channel_credentials(
-        files["ca"].read_bytes(), files["client_key"].read_bytes(), files["client_cert"].read_bytes()
-    )
-    with grpc.secure_channel(etcd.address, credentials) as channel:
-        stub = rpc.AuthStub(channel)
-        stub.UserAdd(rpc.AuthUserAddRequest(name="root", password="s3cret"), timeout=5)
-        stub.RoleAdd(rpc.AuthRoleAddRequest(name="root"), timeout=5)
-        stub.UserGrantRole(rpc.AuthUserGrantRoleRequest(user="root", role="root"), timeout=5)
-        stub.AuthEnable(rpc.AuthEnableRequest(), timeout=5)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,12 @@ async def test_an_empty_list_says_that_there_are_none(server: TargetServer) -> N
             '[{"targets": ["10.0.0.1:80"], "labels": {"__meta_lbcore_health": "ill"}}]',
             "[0].targets[0]: __meta_lbcore_health 'ill': expected one of unknown, healthy, ",
         ),
+        (200, f'[{{"targets": [], "more": {"[" * 5000}{"]" * 5000}}}]', "not as expected: maximum recursion depth"),
+        (
+            200,
+            f'[{{"targets": ["10.0.0.1:80"], "labels": {{"__meta_lbcore_metadata": "{"[" * 5000}"}}}}]',
+            "expected a JSON object",
+        ),
         (
             200,
             '[{"targets": ["10.0.0.1:80"], "labels": {"__meta_lbcore_metadata": "[]"}}]',

@@ -100,6 +100,12 @@ def test_a_target_that_means_nothing_is_refused_with_the_reason(target: str, rea
     assert str(caught.value).startswith(f"target {target!r}: ")
 
 
+def test_a_password_in_a_target_is_not_shown() -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        parse_target("etcd://root:s3cret@10.0.0.1")
+    assert "s3cret" not in str(caught.value)
+
+
 @given(st.from_regex(r"(dns|consul|kubernetes|http|https|http_sd|file|ipv4|ipv6|unix):.*") | st.text())
 def test_any_target_means_something_or_is_refused(target: str) -> None:
     with suppress(InvalidSetting):

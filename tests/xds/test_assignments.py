@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbcore.directory import ServiceSnapshot
+from lbcore.errors import InvalidSetting
 from lbcore.model import MAX_WEIGHT, Endpoint, Health, Locality
 from lbcore.settings import DropOverload
 from lbcore.xds.assignments import Frames, assignment, encoded_endpoints
@@ -216,3 +217,23 @@ def test_lengths_of_any_size_are_framed_right(length: int) -> None:
         (group,) = made(endpoint).endpoints
         (one,) = group.lb_endpoints
         assert (one.endpoint.hostname or one.endpoint.address.pipe.path) in ("", "w" * length, endpoint.address[5:])
+
+
+@pytest.mark.parametrize("kind", ["mapping", "list"])
+def test_metadata_as_deep_as_may_be_is_read_by_clients_and_deeper_is_refused(kind: str) -> None:
+    """Protobuf gives up beyond a hundred messages in one another, and Envoy with it the whole stream."""
+
+    def nested(depth: int) -> object:
+        inner: object = 1
+        for _ in range(depth):
+            inner = {"x": inner} if kind == "mapping" else [inner]
+        return inner
+
+    def made_with(depth: int) -> Any:  # the metadata itself is one of them
+        return made(Endpoint("10.0.0.1:80", metadata={"x": nested(depth - 1)}))
+
+    (endpoint,) = made_with(24).endpoints[0].lb_endpoints
+    assert json_format.MessageToDict(endpoint.metadata)["filterMetadata"]["envoy.lb"] == {"x": nested(23)}
+    for depth in (25, 5000):
+        with pytest.raises(InvalidSetting, match="at most 24 in one another"):
+            made_with(depth)

@@ -225,7 +225,7 @@ class EtcdBoard:
         if pair is not None:
             try:
                 value = msgspec.json.decode(pair.value, type=_Member)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as wrong:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
                 logger.error("%s in etcd is no server that checks: %s", member, wrong)
             else:
                 self._members[member] = value.services
@@ -237,7 +237,7 @@ class EtcdBoard:
         if pair is not None:
             try:
                 found = msgspec.json.decode(pair.value, type=CheckedHealth)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as wrong:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
                 logger.error("what %s says of %s in etcd is no verdict: %s", member, address, wrong)
             else:
                 verdicts[member] = Verdict(found, pair.modified)

@@ -91,5 +91,5 @@ class SharedLoads:
             return
         try:
             self._loads[key] = msgspec.json.decode(pair.value, type=LoadReport)
-        except (msgspec.MsgspecError, UnicodeDecodeError, InvalidSetting) as wrong:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidSetting) as wrong:
             logger.error("the load of %s in etcd is none: %s", key.address, wrong)

@@ -115,7 +115,7 @@ def decode_lease(value: bytes, created: int) -> LeaseRecord:
     """Raises `InvalidSetting`."""
     try:
         return LeaseRecord(float(msgspec.json.decode(value)["ttl"]), created)
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
         raise InvalidSetting(f"lease {value!r:.100}: expected a JSON object with its ttl") from None
 
 
@@ -150,5 +150,5 @@ def decode_record(key: Key, value: bytes) -> Record:
             withdrawn=bool(fields.get("withdrawn", False)),
             over=int(fields.get("over", 0)),
         )
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as wrong:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as wrong:
         raise InvalidSetting(f"registration {key.address} of {key.service!r} in etcd: {wrong}") from None

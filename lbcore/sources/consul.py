@@ -33,6 +33,7 @@ __all__ = ["ConsulFeed"]
 LOG = logging.getLogger(__name__)
 
 _PACE = 0.1  # seconds from one query to the next at least, however often the index moves
+_PACE_IN_DOUBT = 1.0  # after the servers were asked because a stream was not believed, lest it be so again and again
 _LONGEST_SILENCE = 30_000  # milliseconds since the answering server has heard from the leader
 _MAINTENANCE = ("_node_maintenance", "_service_maintenance:")  # structs.NodeMaint, structs.ServiceMaintPrefix
 
@@ -96,17 +97,18 @@ class ConsulFeed(Feed):
     async def follow(self) -> AsyncGenerator[Membership | FeedBroken, None]:
         url = f"{self._source.url.rstrip('/')}/v1/health/service/{quote(self._source.service, safe='')}"
         self._index = 0  # so that the first query does not wait: its answer ends staleness, changed or not
+        believed = True
         async with self._client.session() as session:
             while True:
-                asked = self._timing.clock()
+                asked, pace = self._timing.clock(), _PACE if believed else _PACE_IN_DOUBT
                 query, wait = self._query()
                 async with self._client.get(session, url, query=query, held=wait * 17 / 16) as response:
                     instances = decoded(await body(response), list[_Instance])
                     believed = self._take_in(response, empty=not instances)
                 if believed:
                     yield self._members(instances)
-                if (early := asked + _PACE - self._timing.clock()) > 0:
-                    await self._timing.sleep(early)
+                    if (early := asked + pace - self._timing.clock()) > 0:
+                        await self._timing.sleep(early)
 
     def _query(self) -> tuple[Mapping[str, str], float]:
         """Parameters, and the seconds that the agent holds the query, to which it adds up to a sixteenth."""

@@ -72,10 +72,10 @@ class KubernetesFeed(Feed):
         client, url = self._client()
         async with client.session() as session:
             while True:
-                if not self._version:
+                if fresh := not self._version:
                     await self._list(client, session, url)
                     yield self._members()
-                async with aclosing(self._watch(client, session, url)) as changes:
+                async with aclosing(self._watch(client, session, url, fresh)) as changes:
                     async for _ in changes:
                         yield self._members()
 
@@ -119,7 +119,9 @@ class KubernetesFeed(Feed):
         self._slices.replace(slices)
         self._version = page.metadata.resource_version
 
-    async def _watch(self, client: HttpClient, session: aiohttp.ClientSession, url: str) -> AsyncGenerator[None, None]:
+    async def _watch(
+        self, client: HttpClient, session: aiohttp.ClientSession, url: str, fresh: bool
+    ) -> AsyncGenerator[None, None]:
         """Applies events; yields when the watch begins, and after each event or as many as came at once.
 
         Ends when the server ends the watch in good order, or no longer has the version: that is then to be listed. So
@@ -150,7 +152,7 @@ class KubernetesFeed(Feed):
                     spoken = True
                     yield
         lasted = self._timing.clock() - started
-        if not spoken and lasted < _TOO_SHORT:
+        if not spoken and lasted < _TOO_SHORT and (self._version or fresh):  # not at a version that was just found gone
             raise FeedBroken("the watch ended at once")
         if not spoken and lasted >= int(seconds):
             self._version = ""

@@ -199,6 +199,23 @@ async def test_a_stream_that_is_not_loaded_takes_nobody_away(agent: ConsulAgent,
     assert [request.get("index") for request in agent.requests] == [None, "11", None]
 
 
+async def test_a_stream_that_stays_unloaded_does_not_make_the_source_hammer_the_servers(
+    agent: ConsulAgent, url: str
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await agent.wake()
+
+    await agent.put(instance("a", "10.0.0.1"))
+    agent.loaded = False
+    async with Following(ConsulFeed(Consul("web", url=url), Timing(clock=lambda: 0.0, sleep=sleep))) as feed:
+        for _ in range(4):
+            assert await feed.addresses() == ["10.0.0.1:80"]
+    assert slept == [0.1, 1.0, 1.0]
+
+
 async def test_a_token_that_loses_its_rights_takes_nobody_away(agent: ConsulAgent, url: str) -> None:
     await agent.put(instance("a", "10.0.0.1"))
     async with following(url) as feed:

@@ -138,7 +138,7 @@ class Directory:
         # An unchanged service keeps its object, so that readers can skip it by identity. Versions tell what is
         # unchanged; equality does not, because 1 == True in metadata.
         for name, service in mine.items():
-            if name in before and before[name].version == service.version:
+            if name in before and before[name].says_the_same_as(service):
                 mine[name] = before[name]
         self._published[source] = (mine, bound)
         was_sourced = self._sourced
@@ -213,14 +213,14 @@ class Directory:
         except InvalidSetting as wrong:
             logger.error("service %r stays as it was: its members do not fit: %s", name, wrong)
             return last
-        return last if last is not None and last.version == service.version else service
+        return last if last is not None and last.says_the_same_as(service) else service
 
     def _effective(self, said: ServiceSnapshot, last: ServiceSnapshot | None, *, of_same: bool) -> ServiceSnapshot:
         """The service with the health to act upon; the last one, perhaps of the same, where nothing has changed."""
         findings = self._findings.get(said.name)
         before = last.endpoints if last is not None and of_same else None
         service = said if findings is None else checked(said, findings, before)
-        return last if last is not None and last.version == service.version else service
+        return last if last is not None and last.says_the_same_as(service) else service
 
     def mark_stale(self, source: str, reason: str) -> None:
         """Says that a source fails: what it has published stays, and shows as possibly out of date."""

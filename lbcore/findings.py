@@ -7,9 +7,10 @@ been checked is not known to be bad: it is held out only while others that have 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lbcore.model import CheckedHealth, Endpoint, Health
+from lbcore.schema import with_fields
 from lbcore.snapshot import ServiceSnapshot
 
 __all__ = ["UNCHECKED", "Findings", "checked"]
@@ -53,7 +54,7 @@ def checked(
         endpoints = _with(service.endpoints, Findings(findings.by_address), made)
     if all(new is old for new, old in zip(endpoints, service.endpoints, strict=True)):
         return service
-    return replace(service, endpoints=endpoints)
+    return with_fields(service, endpoints=endpoints)
 
 
 def _with(endpoints: tuple[Endpoint, ...], findings: Findings, made: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
@@ -67,4 +68,4 @@ def _with_health(endpoint: Endpoint, found: CheckedHealth | None, last: Endpoint
     health = endpoint.health if found is None else found.over(endpoint.health)
     if health is endpoint.health:
         return endpoint
-    return last if health is last.health else replace(endpoint, health=health)
+    return last if health is last.health else with_fields(endpoint, health=health)

@@ -9,16 +9,20 @@ never overruled by what announces itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, islice
+from operator import attrgetter
 
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint, Locality
+from lbcore.schema import with_fields
 from lbcore.snapshot import ServiceSnapshot, endpoint_mistakes, weight_mistakes
 
 __all__ = ["Membership", "check_membership", "joined"]
 
 _MOST_TOLD = 5  # mistakes; a list of a hundred thousand endpoints may have as many
+
+_ADDRESS, _MORE_ADDRESSES = attrgetter("address"), attrgetter("additional_addresses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,12 @@ def joined(definition: ServiceSnapshot, memberships: Iterable[Membership]) -> Se
     endpoints = tuple(endpoint for membership in said for endpoint in membership.endpoints)
     if not _are_distinct(endpoints):
         endpoints = tuple(_first_of_each(endpoints))
-    return replace(definition, endpoints=endpoints, locality_weights=weights)
+    return with_fields(definition, endpoints=endpoints, locality_weights=weights)
 
 
 def _are_distinct(endpoints: tuple[Endpoint, ...]) -> bool:
     """Whether a glance shows that no address is there twice, as mostly; it costs a tenth of looking at each."""
-    return len({endpoint.address for endpoint in endpoints}) == len(endpoints) and not any(
-        endpoint.additional_addresses for endpoint in endpoints
-    )
+    return len(set(map(_ADDRESS, endpoints))) == len(endpoints) and not any(map(_MORE_ADDRESSES, endpoints))
 
 
 def _first_of_each(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:

@@ -135,7 +135,7 @@ class WholeByLocality:
         return counts
 
 
-_NOWHERE = Locality()
+_NOWHERE = Locality.parse("")  # the one that is parsed, to be known by identity
 
 # Whole numbers by locality, as people write them. Three mappings, not one, because a Mapping's key type is invariant.
 ByLocality: TypeAlias = Mapping[Locality, int] | Mapping[str, int] | Mapping[Locality | str, int]

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Annotated, Literal
 
 import msgspec
@@ -27,6 +28,9 @@ from lbcore.subsetting import DeterministicSubsetting, RandomSubsetting
 from lbcore.validation import JSON_EXPECTED, Interval, Percent, Whole, path_beyond_json, resource_name
 
 __all__ = ["ServiceSnapshot"]
+
+_ADDRESS, _MORE_ADDRESSES = attrgetter("address"), attrgetter("additional_addresses")
+_METADATA, _WEIGHT = attrgetter("metadata"), attrgetter("weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,10 @@ class ServiceSnapshot(Checked):
             return bool(self.locality_weights)
         return isinstance(self.locality_policy, LocalityWeighted)
 
+    def says_the_same_as(self, other: ServiceSnapshot) -> bool:
+        """Whether the content is equal; where the endpoints are not, that takes no version."""
+        return self is other or (self.endpoints == other.endpoints and self.version == other.version)
+
     @cached_property
     def version(self) -> str:
         """A hash of the content: the same across restarts and replicas, different after any change."""
@@ -114,18 +122,18 @@ def endpoint_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
     """Addresses that are not distinct or that EDS cannot carry; metadata that protobuf's Struct cannot hold."""
     if not _are_distinct_ipv4(endpoints):
         yield from _address_mistakes(endpoints)
-    for index, endpoint in enumerate(endpoints):
+    for index, endpoint in enumerate(endpoints if any(map(_METADATA, endpoints)) else ()):
         if endpoint.metadata and (path := path_beyond_json(endpoint.metadata)) is not None:
             yield Mistake(("endpoints", index, "metadata", *path), f"metadata: {JSON_EXPECTED}")
 
 
 def _are_distinct_ipv4(endpoints: tuple[Endpoint, ...]) -> bool:
     """Whether a glance shows that the addresses are right. Thousands are looked at anew with each change of one."""
-    addresses = [endpoint.address for endpoint in endpoints]
+    addresses = list(map(_ADDRESS, endpoints))
     return (
         len(set(addresses)) == len(addresses)
         and not "".join(addresses).encode(errors="replace").translate(None, b"0123456789.:")
-        and not any(endpoint.additional_addresses for endpoint in endpoints)
+        and not any(map(_MORE_ADDRESSES, endpoints))
     )
 
 
@@ -151,7 +159,7 @@ def _address_mistakes(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:
 
 def weight_mistakes(endpoints: tuple[Endpoint, ...], weights: Mapping[Locality, int]) -> Iterator[Mistake]:
     """Sums that overflow 32 bits: of endpoints in a locality and priority, of localities in a priority (gRFC A27)."""
-    of_all = sum(endpoint.weight for endpoint in endpoints)
+    of_all = sum(map(_WEIGHT, endpoints))
     if of_all <= MAX_WEIGHT and sum(weights.values()) + len(endpoints) <= MAX_WEIGHT:
         return  # no part is more than the whole; localities without a weight, at most one an endpoint, count 1
     of_endpoints: dict[tuple[int, Locality], int] = {}

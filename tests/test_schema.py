@@ -12,7 +12,7 @@ import pytest
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.model import Endpoint, Health
 from lbcore.policy import LeastRequest, Maglev, RingHash
-from lbcore.schema import Checked, fields_of
+from lbcore.schema import Checked, fields_of, with_fields
 from lbcore.settings import HealthCheck, HttpHealthCheck, OutlierDetection, SlowStart
 from lbcore.validation import Number, Whole
 
@@ -131,3 +131,17 @@ def test_an_invalid_setting_survives_pickling() -> None:
 def test_the_limits_of_policies_and_settings_hold(make: Any, expected: str) -> None:
     with pytest.raises(InvalidSetting, match=expected):
         make()
+
+
+def test_a_copy_with_other_fields_is_checked_as_a_new_value_is() -> None:
+    before = Setting(ratio=1, title="a", parts=(Part(size=2),))
+    after = with_fields(before, on=True, ratio=3)
+    assert (after, before.on) == (Setting(ratio=3.0, on=True, title="a", parts=(Part(size=2),)), False)
+    assert isinstance(after.ratio, float)
+    with pytest.raises(InvalidSetting, match=r"title '': expected one when on"):
+        with_fields(after, title="")
+    with pytest.raises(InvalidSetting) as caught:
+        with_fields(before, ratio=-1, mode="middle")
+    assert [each.path for each in caught.value.mistakes] == [("ratio",), ("mode",)]
+    with pytest.raises(TypeError, match="Setting has no field 'tilte'"):
+        with_fields(before, tilte="")

@@ -43,8 +43,8 @@ class EtcdConnection:
         self.address = address
         self._timeout = timeout
         self._turn = 0
-        self._channel: grpc.aio.Channel | None = None
-        self._under_way: dict[grpc.aio.Channel, int] = {}  # calls
+        self._link: _Link | None = None
+        self._busy: set[_Link] = set()  # with calls under way
         self._token = ""
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -58,10 +58,9 @@ class EtcdConnection:
         for attempt in range(2):
             member = self.member
             try:
-                with self._in_use() as channel:
-                    metadata = await self._metadata(channel)
-                    stub = getattr(rpc, f"{service}Stub")(channel)
-                    return await getattr(stub, method)(request, timeout=self._timeout, metadata=metadata)
+                with self._in_use() as link:
+                    metadata = await self._metadata(link)
+                    return await link.method(service, method)(request, timeout=self._timeout, metadata=metadata)
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED and attempt == 0:
                     self._token = ""  # etcd's tokens expire
@@ -75,9 +74,9 @@ class EtcdConnection:
         """A stream. Raises `StoreFailed` when it breaks or is silent for `patience` seconds, and when etcd ends it."""
         member = self.member
         try:
-            with self._in_use() as channel:
-                metadata = await self._metadata(channel)
-                call = getattr(getattr(rpc, f"{service}Stub")(channel), method)(requests, metadata=metadata)
+            with self._in_use() as link:
+                metadata = await self._metadata(link)
+                call = link.method(service, method)(requests, metadata=metadata)
                 try:
                     while True:
                         async with time_limit(patience):
@@ -101,57 +100,71 @@ class EtcdConnection:
         if member != self.member or len(self.address.members) == 1:
             return
         self._turn += 1
-        channel, self._channel = self._channel, None
-        if channel is not None and channel not in self._under_way:
-            self._end(channel)
+        link, self._link = self._link, None
+        if link is not None and link not in self._busy:
+            self._end(link)
 
     async def close(self) -> None:
         """Ends the connection."""
-        last, self._channel = self._channel, None
-        for channel in {*self._under_way, *([last] if last is not None else [])}:
-            self._end(channel)
+        last, self._link = self._link, None
+        for link in {*self._busy, *([last] if last is not None else [])}:
+            self._end(link)
         await asyncio.gather(*self._closing)
 
     @contextmanager
-    def _in_use(self) -> Iterator[grpc.aio.Channel]:
-        """The channel to the member of now, which stays open as long as it is used."""
-        channel = self._connected()
-        self._under_way[channel] = self._under_way.get(channel, 0) + 1
+    def _in_use(self) -> Iterator[_Link]:
+        """The link to the member of now, which stays open as long as it is used."""
+        link = self._connected()
+        link.calls += 1
+        self._busy.add(link)
         try:
-            yield channel
+            yield link
         finally:
-            if channel in self._under_way:  # else it has been closed under the call
-                self._under_way[channel] -= 1
-                if not self._under_way[channel]:
-                    del self._under_way[channel]
-                    if channel is not self._channel:
-                        self._end(channel)
+            link.calls -= 1
+            if not link.calls and link in self._busy:  # else it has been closed under the call
+                self._busy.discard(link)
+                if link is not self._link:
+                    self._end(link)
 
-    async def _metadata(self, channel: grpc.aio.Channel) -> tuple[tuple[str, str], ...]:
+    async def _metadata(self, link: _Link) -> tuple[tuple[str, str], ...]:
         if self.address.user and not self._token:
             request = rpc.AuthenticateRequest(name=self.address.user, password=self.address.secret())
-            stub = rpc.AuthStub(channel)
-            self._token = (await stub.Authenticate(request, timeout=self._timeout)).token
+            self._token = (await link.method("Auth", "Authenticate")(request, timeout=self._timeout)).token
         return (("hasleader", "true"), *((("token", self._token),) if self._token else ()))
 
-    def _connected(self) -> grpc.aio.Channel:
-        if self._channel is None:
+    def _connected(self) -> _Link:
+        if self._link is None:
             if self.address.tls:
                 credentials = grpc.ssl_channel_credentials(*self.address.certificates())
-                self._channel = grpc.aio.secure_channel(self.member, credentials, options=_OPTIONS)
+                self._link = _Link(grpc.aio.secure_channel(self.member, credentials, options=_OPTIONS))
             else:
-                self._channel = grpc.aio.insecure_channel(self.member, options=_OPTIONS)
-        return self._channel
+                self._link = _Link(grpc.aio.insecure_channel(self.member, options=_OPTIONS))
+        return self._link
 
     def _failure(self, member: str, error: grpc.RpcError) -> StoreFailed:
         if error.code() in _LOST:
             self.give_up(member)
         return StoreFailed(f"etcd {member}: {error.code().name}: {error.details()}")
 
-    def _end(self, channel: grpc.aio.Channel) -> None:
-        self._under_way.pop(channel, None)
-        self._closing.add(closing := asyncio.ensure_future(channel.close(grace=None)))
+    def _end(self, link: _Link) -> None:
+        self._busy.discard(link)
+        self._closing.add(closing := asyncio.ensure_future(link.channel.close(grace=None)))
         closing.add_done_callback(self._closing.discard)
+
+
+class _Link:
+    """A channel to one member, its methods, and how many calls are under way on it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.calls = 0
+        self._stubs: dict[str, Any] = {}
+
+    def method(self, service: str, method: str) -> Any:
+        """A method, made once: to make a stub takes as long as a small call."""
+        if service not in self._stubs:
+            self._stubs[service] = getattr(rpc, f"{service}Stub")(self.channel)
+        return getattr(self._stubs[service], method)
 
 
 def prefix_end(prefix: bytes) -> bytes:

@@ -68,8 +68,7 @@ class Report(NamedTuple):
     load: LoadReport | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
+class Registration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An endpoint as the registry has it.
 
     Fields:

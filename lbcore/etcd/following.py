@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from aetcd import rpc
 
 from lbcore.errors import StoreFailed
@@ -20,11 +21,11 @@ from lbcore.etcd.connection import EtcdConnection, prefix_end
 
 __all__ = ["Pair", "PrefixFollower", "Step"]
 
+_DELETE = rpc.Event.EventType.DELETE
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 3.0  # seconds before a broken watch is resumed, doubling, half of it random
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(msgspec.Struct, frozen=True, gc=False):
     """A key's value, and the revisions that made and last changed it."""
 
     value: bytes
@@ -132,16 +133,20 @@ class PrefixFollower:
 
     def _apply(self, response: Any) -> Step:
         changes: dict[bytes, Pair | None] = {}
+        revision = self.revision
         for event in response.events:
-            if event.type == rpc.Event.EventType.DELETE:
-                changes[event.kv.key] = None
-                self.pairs.pop(event.kv.key, None)
+            kv = event.kv
+            key = kv.key
+            # Not the header's revision: a watch that catches up gets several answers that all bear the newest, and etcd
+            # before 3.5.8 may tell of progress before the events up to there (etcd issue 15220).
+            revision = max(revision, kv.mod_revision)
+            if event.type == _DELETE:
+                changes[key] = None
+                self.pairs.pop(key, None)
             else:
-                changes[event.kv.key] = self.pairs[event.kv.key] = _pair(event.kv)
-        # Not the header's revision: a watch that catches up gets several answers that all bear the newest, and etcd
-        # before 3.5.8 may tell of progress before the events up to there (etcd issue 15220).
-        self.revision = max((event.kv.mod_revision for event in response.events), default=self.revision)
-        return Step(self.revision, changes)
+                changes[key] = self.pairs[key] = _pair(kv)
+        self.revision = revision
+        return Step(revision, changes)
 
     def _works(self) -> None:
         self._pause = _FIRST_WAIT

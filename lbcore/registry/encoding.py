@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from lbcore.model import NO_METADATA, Endpoint, Health, Locality
 
-__all__ = ["endpoint_fields", "endpoint_of", "restored_endpoint"]
+__all__ = ["EndpointFields", "endpoint_fields", "endpoint_of", "restored_endpoint"]
 
 _set = object.__setattr__
 _NOWHERE = Locality.parse("")
+
+
+class EndpointFields(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What is read, and what is written unless it is as by default; others add fields of their own."""
+
+    weight: int = 1
+    locality: str = ""
+    priority: int = 0
+    health: Health = Health.UNKNOWN
+    hostname: str = ""
+    metadata: Mapping[str, Any] = {}
 
 
 def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
@@ -27,7 +40,7 @@ def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.priority:
         fields["priority"] = endpoint.priority
     if endpoint.health:
-        fields["health"] = endpoint.health.value
+        fields["health"] = endpoint.health
     if endpoint.hostname:
         fields["hostname"] = endpoint.hostname
     if endpoint.metadata:
@@ -35,28 +48,28 @@ def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
     return fields
 
 
-def endpoint_of(address: str, fields: Mapping[str, Any]) -> Endpoint:
-    """The endpoint with these fields; those that are none of its own are left out. Raises `InvalidSetting`."""
+def endpoint_of(address: str, fields: EndpointFields) -> Endpoint:
+    """The endpoint with these fields. Raises `InvalidSetting`."""
     return Endpoint(
         address,
-        weight=fields.get("weight", 1),
-        locality=fields.get("locality", ""),
-        priority=fields.get("priority", 0),
-        health=Health(fields.get("health", 0)),
-        hostname=fields.get("hostname", ""),
-        metadata=fields.get("metadata", {}),
+        weight=fields.weight,
+        locality=fields.locality,
+        priority=fields.priority,
+        health=fields.health,
+        hostname=fields.hostname,
+        metadata=fields.metadata,
     )
 
 
-def restored_endpoint(address: str, fields: Mapping[str, Any]) -> Endpoint:
-    """As `endpoint_of`, of what this program has checked and written itself: fifteen times as fast without checks."""
+def restored_endpoint(address: str, fields: EndpointFields) -> Endpoint:
+    """As `endpoint_of`, of what this program has checked and written itself: many times as fast without checks."""
     endpoint = object.__new__(Endpoint)
     _set(endpoint, "address", address)
-    _set(endpoint, "weight", fields.get("weight", 1))
-    _set(endpoint, "locality", Locality.parse(fields.get("locality", "")))
-    _set(endpoint, "priority", fields.get("priority", 0))
-    _set(endpoint, "health", Health(fields["health"]) if "health" in fields else Health.UNKNOWN)
-    _set(endpoint, "hostname", fields.get("hostname", ""))
-    _set(endpoint, "metadata", fields.get("metadata", NO_METADATA))
+    _set(endpoint, "weight", fields.weight)
+    _set(endpoint, "locality", Locality.parse(fields.locality))
+    _set(endpoint, "priority", fields.priority)
+    _set(endpoint, "health", fields.health)
+    _set(endpoint, "hostname", fields.hostname)
+    _set(endpoint, "metadata", fields.metadata or NO_METADATA)
     _set(endpoint, "additional_addresses", ())
     return endpoint

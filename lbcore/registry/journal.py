@@ -21,7 +21,7 @@ import msgspec
 from lbcore.errors import StoreFailed
 from lbcore.model import Endpoint, Health
 from lbcore.registration import Key
-from lbcore.registry.encoding import endpoint_fields, restored_endpoint
+from lbcore.registry.encoding import EndpointFields, endpoint_fields, restored_endpoint
 
 __all__ = ["Journal", "StoredLease", "StoredRegistration"]
 
@@ -219,5 +219,5 @@ def _registration(row: tuple[Any, ...]) -> StoredRegistration:
         sequence,
         None if reported is None else Health(reported),
         bool(drained),
-        restored_endpoint(address, msgspec.json.decode(endpoint)),
+        restored_endpoint(address, msgspec.json.decode(endpoint, type=EndpointFields)),
     )

@@ -14,7 +14,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from lbcore.errors import UnknownLease
 from lbcore.model import Endpoint, Health, LoadReport
@@ -28,6 +29,7 @@ from lbcore.registration import (
 )
 from lbcore.registry.admission import Weights, check_announcements
 from lbcore.registry.preservation import mass_loss
+from lbcore.schema import with_fields
 
 __all__ = ["Entry", "Lease", "Table", "Written"]
 
@@ -77,7 +79,7 @@ class Entry:
         health = self.announced.health if self.reported is None else self.reported
         if self.drained:
             health = Health.DRAINING
-        self.shown = self.announced if health is self.announced.health else replace_health(self.announced, health)
+        self.shown = self.announced if health is self.announced.health else with_fields(self.announced, health=health)
 
     def registration(self) -> Registration:
         """As readers see it."""
@@ -92,8 +94,7 @@ class Entry:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, gc=False):
     """What became of a request.
 
     Fields:
@@ -385,11 +386,6 @@ class Table:
 
 def _services(lease: Lease) -> set[str]:
     return {key.service for key in lease.entries}
-
-
-def replace_health(endpoint: Endpoint, health: Health) -> Endpoint:
-    """The endpoint with another health."""
-    return replace(endpoint, health=health)
 
 
 def same(one: Endpoint, other: Endpoint) -> bool:

@@ -166,6 +166,19 @@ async def test_more_registrations_than_one_transaction_takes(start: Start) -> No
     await until(lambda: first.addresses() == set(), "the end of all of them")
 
 
+async def test_registrations_with_more_metadata_than_etcd_takes_at_once(start: Start) -> None:
+    first, second = await start(), await start()
+    endpoints = [Endpoint(f"10.1.0.{n}:80", metadata={"large": f"{n:03}" * 20_000}) for n in range(120)]
+    many = [Announcement("web", endpoint) for endpoint in endpoints]  # some 7 MB
+    lease = (await first.registry.register(0, TTL, many)).lease
+    beats = [Beat(lease=lease, announcements=[Announcement("api", endpoint)]) for endpoint in endpoints]
+    for begun in [second.registry.begin(beat) for beat in beats]:  # one by one, and made together
+        assert not (await begun).superseded
+    for service in ("web", "api"):
+        found = {each.endpoint.address: each.endpoint for each in second.registry.registrations(service)}
+        assert found == {endpoint.address: endpoint for endpoint in endpoints}
+
+
 async def test_messages_of_a_stream_take_effect_in_their_order_though_all_are_under_way(start: Start) -> None:
     server = await start()
     lease = (await server.registry.register(0, TTL, [])).lease

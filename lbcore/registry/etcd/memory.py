@@ -19,7 +19,7 @@ import msgspec
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint
 from lbcore.registration import Announcement, Key, check_announcement
-from lbcore.registry.encoding import endpoint_fields, endpoint_of
+from lbcore.registry.encoding import EndpointFields, endpoint_fields, endpoint_of
 from lbcore.registry.etcd.view import View
 
 __all__ = ["RegistryMemory"]
@@ -63,7 +63,7 @@ class RegistryMemory:
 
     def keep(self, members: Iterable[tuple[Key, Endpoint]]) -> None:
         """Replaces what is kept."""
-        said = [{"service": key.service, "address": key.address, **endpoint_fields(each)} for key, each in members]
+        said = [_Member(service=key.service, address=key.address, **endpoint_fields(each)) for key, each in members]
         content = msgspec.json.encode(_Content(self._source, self._wall_clock(), said))
         new = self.path.with_name(f"{self.path.name}.new")
         try:
@@ -85,18 +85,23 @@ class RegistryMemory:
             return age, [_member(each) for each in content.members]
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError, InvalidSetting, KeyError, TypeError, ValueError) as wrong:
+        except (OSError, msgspec.MsgspecError, InvalidSetting, ValueError) as wrong:
             logger.warning("%s cannot be read: %s", self.path, wrong)
             return None
+
+
+class _Member(EndpointFields, kw_only=True, omit_defaults=True, gc=False):
+    service: str
+    address: str
 
 
 class _Content(msgspec.Struct):
     source: str
     at: float  # seconds since 1970
-    members: list[dict[str, object]]
+    members: list[_Member]
 
 
-def _member(fields: dict[str, object]) -> tuple[str, Endpoint]:
-    announcement = Announcement(str(fields["service"]), endpoint_of(str(fields["address"]), fields))
+def _member(said: _Member) -> tuple[str, Endpoint]:
+    announcement = Announcement(said.service, endpoint_of(said.address, said))
     check_announcement(announcement)
     return announcement

@@ -9,8 +9,7 @@ Values are JSON; names and addresses are percent-encoded in keys, so that a slas
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -18,23 +17,22 @@ import msgspec
 from lbcore.errors import InvalidSetting
 from lbcore.model import Endpoint, Health
 from lbcore.registration import Key
-from lbcore.registry.encoding import endpoint_fields, endpoint_of
+from lbcore.registry.encoding import EndpointFields, endpoint_fields, endpoint_of
+from lbcore.schema import with_fields
 
 __all__ = ["Keys", "LeaseRecord", "Record", "decode_lease", "decode_record", "encode_lease", "encode_record"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:~-]*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRecord:
+class LeaseRecord(msgspec.Struct, frozen=True, gc=False):
     """A lease. `granted` is the revision at which its key was made, and orders leases."""
 
     ttl: float
     granted: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A registration, or (where `withdrawn`) that it was withdrawn by the write `sequence`.
 
     `over` is the lease that had the address before and was not asked.
@@ -56,7 +54,7 @@ class Record:
         health = self.endpoint.health if self.reported is None else self.reported
         if self.drained:
             health = Health.DRAINING
-        return self.endpoint if health is self.endpoint.health else replace(self.endpoint, health=health)
+        return self.endpoint if health is self.endpoint.health else with_fields(self.endpoint, health=health)
 
 
 class Keys:
@@ -78,7 +76,7 @@ class Keys:
         return self._leases + b"%016x" % lease
 
     def endpoint(self, key: Key) -> bytes:
-        return self._endpoints + f"{_quoted(key.service)}/{_quoted(key.address)}".encode()
+        return self._endpoints + f"{_quoted_service(key.service)}/{_quoted(key.address)}".encode()
 
     def read_lease(self, raw: bytes) -> int | None:
         """The lease of a key; None where it is no lease's."""
@@ -102,6 +100,9 @@ def _quoted(text: str) -> str:
     return text.replace(":", "%3A") if _PLAIN.match(text) else quote(text, safe="")
 
 
+_quoted_service = lru_cache(4096)(_quoted)  # most registrations are of a service that has been named before
+
+
 def _unquoted(text: str) -> str:
     plain = text.replace("%3A", ":")
     return unquote(text) if "%" in plain else plain
@@ -120,35 +121,52 @@ def decode_lease(value: bytes, created: int) -> LeaseRecord:
 
 
 def encode_record(record: Record) -> bytes:
-    fields: dict[str, Any] = {
-        "lease": record.lease,
-        "granted": record.granted,
-        "ttl": record.ttl,
-        "sequence": record.sequence,
-        "reported": record.reported,
-        "drained": record.drained,
-        "withdrawn": record.withdrawn,
-        "over": record.over,
-    }
-    said = {name: value for name, value in fields.items() if value is not None and (value or name == "reported")}
-    return msgspec.json.encode({**said, **endpoint_fields(record.endpoint)})
+    stored = _Stored(
+        lease=record.lease,
+        granted=record.granted,
+        ttl=record.ttl,
+        sequence=record.sequence,
+        reported=record.reported,
+        drained=record.drained,
+        withdrawn=record.withdrawn,
+        over=record.over,
+        **endpoint_fields(record.endpoint),
+    )
+    return _encode(stored)
 
 
 def decode_record(key: Key, value: bytes) -> Record:
     """Raises `InvalidSetting` where somebody else has written there."""
     try:
-        fields = msgspec.json.decode(value)
-        reported = fields.get("reported")
-        return Record(
-            endpoint=endpoint_of(key.address, fields),
-            lease=int(fields["lease"]),
-            granted=int(fields["granted"]),
-            ttl=float(fields["ttl"]),
-            sequence=int(fields.get("sequence", 0)),
-            reported=None if reported is None else Health(reported),
-            drained=bool(fields.get("drained", False)),
-            withdrawn=bool(fields.get("withdrawn", False)),
-            over=int(fields.get("over", 0)),
-        )
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as wrong:
+        stored = _decode(value)
+        endpoint = endpoint_of(key.address, stored)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as wrong:
         raise InvalidSetting(f"registration {key.address} of {key.service!r} in etcd: {wrong}") from None
+    return Record(
+        endpoint=endpoint,
+        lease=stored.lease,
+        granted=stored.granted,
+        ttl=stored.ttl,
+        sequence=stored.sequence,
+        reported=stored.reported,
+        drained=stored.drained,
+        withdrawn=stored.withdrawn,
+        over=stored.over,
+    )
+
+
+class _Stored(EndpointFields, kw_only=True, omit_defaults=True, gc=False):
+    """A `Record` as it is in etcd."""
+
+    lease: int
+    granted: int
+    ttl: float
+    sequence: int = 0
+    reported: Health | None = None
+    drained: bool = False
+    withdrawn: bool = False
+    over: int = 0
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Stored).decode

@@ -12,10 +12,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 from aetcd import rpc
 from async_timeout import timeout as time_limit
+from msgspec.structs import replace
 
 from lbcore.directory import Directory
 from lbcore.errors import NotReady, StoreFailed, UnknownLease

@@ -1,4 +1,4 @@
-"""Transactions that wait at the same time are made as one: etcd takes as long for one change as for a hundred.
+"""Writes that wait at the same time go into etcd as one transaction: it takes as long for one change as for a hundred.
 
 The one holds only if each of them would. Where it does not, each is made by itself: none fails for another's sake.
 """
@@ -11,21 +11,58 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import msgspec
 from aetcd import rpc
 
 from lbcore.etcd.connection import EtcdConnection
 
-__all__ = ["MOST_OPERATIONS", "Transactions"]
+__all__ = ["MOST_BYTES", "MOST_WRITES", "Guard", "Made", "Transactions", "Write", "size_of"]
 
-MOST_OPERATIONS = 100  # comparisons, or operations, in a transaction; etcd takes 128 by default
-_FULL = 64  # so many are not worth a wait for more
+_MOST_COMPARISONS = 128  # or operations, in a transaction: etcd's --max-txn-ops where nobody says otherwise
+MOST_WRITES = _MOST_COMPARISONS - 1  # one comparison more is its guard
+MOST_BYTES = 1_000_000  # in a transaction of several writes; etcd's --max-request-bytes are 1.5 MiB
+_FRAME = 50  # bytes around a write's key and value, at most
+_FULL = 64  # writes that are not worth a wait for more
 _AT_ONCE = 16  # full transactions under way: enough to keep etcd busy
 _SMALL_AT_ONCE = 2  # others: what comes meanwhile goes together
 
+_CREATE, _MOD = rpc.Compare.CREATE, rpc.Compare.MOD
+_EQUAL, _GREATER = rpc.Compare.EQUAL, rpc.Compare.GREATER
+
+
+class Guard(NamedTuple):
+    """What must be so beside the written keys themselves: that another key is there, or that it is not."""
+
+    key: bytes
+    there: bool = True
+
+
+class Write(msgspec.Struct, frozen=True, gc=False):
+    """A key that is put under a lease (0 is none), or deleted where `value` is None, if `modified` is the revision of
+    its last change (0 where there must be no such key)."""
+
+    key: bytes
+    modified: int
+    value: bytes | None
+    lease: int = 0
+
+
+class Made(NamedTuple):
+    """What became of writes: made at a revision, or not (0), and then whether the guard held."""
+
+    revision: int
+    guarded: bool = True
+
 
 class _Waiting(NamedTuple):
-    transaction: Any
-    response: asyncio.Future[Any]
+    guard: Guard
+    writes: Sequence[Write]
+    made: asyncio.Future[Made]
+
+
+def size_of(writes: Sequence[Write]) -> int:
+    """The bytes that writes take in a transaction, or a few more."""
+    return sum(_FRAME + 2 * len(write.key) + len(write.value or b"") for write in writes)
 
 
 class Transactions:
@@ -36,16 +73,16 @@ class Transactions:
         self._waiting: deque[_Waiting] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def make(self, transaction: Any) -> Any:
-        """etcd's response to a `rpc.TxnRequest`. Raises `StoreFailed`."""
-        response: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(transaction, response))
+    async def make(self, guard: Guard, writes: Sequence[Write]) -> Made:
+        """Makes all of these writes, at most `MOST_WRITES` and each of another key, or none. Raises `StoreFailed`."""
+        made: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(guard, writes, made))
         self._begin()
-        return await response
+        return await made
 
     def _begin(self) -> None:
         while self._waiting:
-            full = len(self._waiting[0].transaction.compare) >= _FULL
+            full = len(self._waiting[0].writes) >= _FULL
             if len(self._under_way) >= (_AT_ONCE if full else _SMALL_AT_ONCE):
                 return
             making = asyncio.ensure_future(self._make(self._take_group()))
@@ -59,44 +96,65 @@ class Transactions:
     def _take_group(self) -> list[_Waiting]:
         """Takes those that come first and fit into one transaction, in which each key is written once."""
         group: list[_Waiting] = []
-        size, written = 0, set[bytes]()
+        guards, written, size = set[Guard](), set[bytes](), 0
         while self._waiting:
-            transaction = self._waiting[0].transaction
-            keys = {compare.key for compare in transaction.compare if compare.target == rpc.Compare.MOD}
-            size += len(transaction.compare)
-            if group and (size > MOST_OPERATIONS or not written.isdisjoint(keys)):
+            guard, writes, _ = self._waiting[0]
+            size += size_of(writes)
+            guards.add(guard)
+            comparisons = len(guards) + len(written) + len(writes)
+            if group and (
+                comparisons > _MOST_COMPARISONS or size > MOST_BYTES or any(write.key in written for write in writes)
+            ):
                 break
-            written |= keys
+            written.update(write.key for write in writes)
             group.append(self._waiting.popleft())
         return group
 
     async def _make(self, group: Sequence[_Waiting]) -> None:
         with _failing(group):
-            if len(group) > 1 and (response := await self._call(_merged(group))).succeeded:
+            if len(group) > 1 and (made := await self._call(group)).revision:
                 for each in group:
-                    _answer(each, response)
+                    _answer(each, made)
             else:
                 await asyncio.gather(*map(self._make_alone, group))
 
     async def _make_alone(self, waiting: _Waiting) -> None:
         with _failing([waiting]):
-            _answer(waiting, await self._call(waiting.transaction))
+            _answer(waiting, await self._call([waiting]))
 
-    async def _call(self, transaction: Any) -> Any:
-        return await self._connection.call("KV", "Txn", transaction)
-
-
-def _merged(group: Sequence[_Waiting]) -> Any:
-    merged = rpc.TxnRequest()
-    for each in group:
-        merged.MergeFrom(each.transaction)
-    del merged.failure[:]  # what to look at is asked of each
-    return merged
+    async def _call(self, group: Sequence[_Waiting]) -> Made:
+        response = await self._connection.call("KV", "Txn", _request(group))
+        if response.succeeded:
+            return Made(response.header.revision)
+        [guarding] = response.responses
+        return Made(0, bool(guarding.response_range.kvs) is group[0].guard.there)
 
 
-def _answer(waiting: _Waiting, response: Any) -> None:
-    if not waiting.response.done():  # else nobody waits any more
-        waiting.response.set_result(response)
+def _request(group: Sequence[_Waiting]) -> Any:
+    """The transaction of a group; where it does not hold, it looks at the first one's guard."""
+    request = rpc.TxnRequest()
+    compare, succeed = request.compare.add, request.success.add
+    for guard in dict.fromkeys(waiting.guard for waiting in group):
+        compare(key=guard.key, target=_CREATE, result=_GREATER if guard.there else _EQUAL, create_revision=0)
+    for waiting in group:
+        for write in waiting.writes:  # thousands a second: as little as can be for each
+            comparison = compare()  # EQUAL, which is the default
+            comparison.key, comparison.target, comparison.mod_revision = write.key, _MOD, write.modified
+            operation = succeed()
+            if write.value is None:
+                operation.request_delete_range.key = write.key
+                continue
+            put = operation.request_put
+            put.key, put.value = write.key, write.value
+            if write.lease:
+                put.lease = write.lease
+    request.failure.add().request_range.key = group[0].guard.key
+    return request
+
+
+def _answer(waiting: _Waiting, made: Made) -> None:
+    if not waiting.made.done():  # else nobody waits any more
+        waiting.made.set_result(made)
 
 
 @contextmanager
@@ -106,9 +164,9 @@ def _failing(group: Sequence[_Waiting]) -> Iterator[None]:
         yield
     except asyncio.CancelledError:
         for each in group:
-            each.response.cancel()
+            each.made.cancel()
         raise
     except Exception as wrong:
         for each in group:
-            if not each.response.done():
-                each.response.set_exception(wrong)
+            if not each.made.done():
+                each.made.set_exception(wrong)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from lbcore.errors import InvalidSetting
 from lbcore.etcd.following import Pair, Step
 from lbcore.model import Endpoint, LoadReport
 from lbcore.registration import Announcement, Change, Key, Registration, check_announcement
 from lbcore.registry.admission import Weights
 from lbcore.registry.etcd.records import Keys, LeaseRecord, Record, decode_lease, decode_record
+from lbcore.registry.etcd.transactions import Write
 
 __all__ = ["View"]
 
@@ -34,28 +37,35 @@ class View:
         self._keys_of: dict[int, set[Key]] = {}
         self._lost: dict[int, set[Key]] = {}  # by lease, what newer ones took over from it
         self._leases_of: dict[str, dict[int, int]] = {}  # by service and lease, its registrations
-        self._expected: dict[Key, tuple[bytes, Record]] = {}  # what this server writes, and will read back
+        self._expected: dict[bytes, _Expected] = {}  # what this server writes, and will read back
 
     def apply(self, step: Step) -> list[Change]:
         """Takes a step, whole; returns what readers see of it."""
         self.revision = step.revision
         seen: set[Key] = set()
         for raw, pair in step.changes.items():
-            if (lease := self._keys.read_lease(raw)) is not None:
+            expected = self._expected.pop(raw, None)
+            if expected is not None and pair is not None and pair.value == expected.value:
+                if self._take_record(expected.key, expected.record, pair.modified):
+                    seen.add(expected.key)
+            elif (lease := self._keys.read_lease(raw)) is not None:
                 self._take_lease(lease, pair)
                 seen |= self._keys_of.get(lease, set())
-            elif (key := self._keys.read_endpoint(raw)) is not None and self._take_record(key, pair):
-                seen.add(key)
+            elif (key := self._keys.read_endpoint(raw)) is not None:
+                modified = 0 if pair is None else pair.modified
+                if self._take_record(key, _meant(key, pair), modified):
+                    seen.add(key)
         return [Change(self.revision, key, self.registration(key)) for key in sorted(seen)]
 
-    def expect(self, key: Key, value: bytes, record: Record) -> None:
-        """Says what a value that is being written means, so that it need not be decoded and checked when it is read."""
-        self._expected[key] = (value, record)
+    def expect(self, write: Write, key: Key, record: Record) -> None:
+        """Says what is being written means, so that it need not be decoded and checked when it is read back."""
+        assert write.value is not None
+        self._expected[write.key] = _Expected(write.value, key, record)
 
-    def expect_no_more(self, keys: Iterable[Key]) -> None:
-        """Those were not written."""
-        for key in keys:
-            self._expected.pop(key, None)
+    def expect_no_more(self, writes: Iterable[Write]) -> None:
+        """Those were not made."""
+        for write in writes:
+            self._expected.pop(write.key, None)
 
     def registration(self, key: Key) -> Registration | None:
         """As readers see it; None where there is none."""
@@ -88,9 +98,9 @@ class View:
             record.endpoint for key, record in self.records.items() if key.service == service and not record.withdrawn
         )
 
-    def modified(self, key: Key) -> int:
-        """The revision of the key's last change; 0 where there is no such key."""
-        return self._modified.get(key, 0)
+    def known(self, key: Key) -> tuple[Record | None, int]:
+        """What is in etcd under a key, and the revision of its last change; 0 where there is no such key."""
+        return self.records.get(key), self._modified.get(key, 0)
 
     def keys_of(self, lease: int) -> set[Key]:
         """What is registered under a lease."""
@@ -120,32 +130,25 @@ class View:
             except InvalidSetting as wrong:
                 logger.error("%s", wrong)
 
-    def _take_record(self, key: Key, pair: Pair | None) -> bool:
-        """Takes a registration's new value; returns whether readers may see a change."""
+    def _take_record(self, key: Key, record: Record | None, modified: int) -> bool:
+        """Takes a registration's new value; returns whether readers may see a change.
+
+        `modified` is 0 where there is no such key any more. A key without a record is no registration.
+        """
         before = self.records.pop(key, None)
         if before is not None:
             self._forget(key, before)
-        self._modified.pop(key, None)
-        if pair is not None:
-            self._modified[key] = pair.modified
-            if (record := self._meant(key, pair.value)) is not None:
-                self.records[key] = record
-                self._remember(key, record)
-        if self.announced(key) is None:
+        if modified:
+            self._modified[key] = modified
+        else:
+            self._modified.pop(key, None)
+        if record is not None:
+            self.records[key] = record
+            self._remember(key, record)
+        visible = record is not None and not record.withdrawn
+        if not visible:
             self.loads.pop(key, None)
-        return (before is not None and not before.withdrawn) or self.announced(key) is not None
-
-    def _meant(self, key: Key, value: bytes) -> Record | None:
-        expected = self._expected.pop(key, None)
-        if expected is not None and expected[0] == value:
-            return expected[1]
-        try:
-            record = decode_record(key, value)
-            check_announcement(Announcement(key.service, record.endpoint))
-        except InvalidSetting as wrong:
-            logger.error("%s", wrong)
-            return None
-        return record
+        return visible or (before is not None and not before.withdrawn)
 
     def _remember(self, key: Key, record: Record) -> None:
         if record.over:
@@ -168,6 +171,25 @@ class View:
         leases[record.lease] -= 1
         if not leases[record.lease]:
             del leases[record.lease]
+
+
+class _Expected(msgspec.Struct, frozen=True, gc=False):
+    value: bytes
+    key: Key
+    record: Record
+
+
+def _meant(key: Key, pair: Pair | None) -> Record | None:
+    """What a value says; None where it is no registration that may be shown."""
+    if pair is None:
+        return None
+    try:
+        record = decode_record(key, pair.value)
+        check_announcement(Announcement(key.service, record.endpoint))
+    except InvalidSetting as wrong:
+        logger.error("%s", wrong)
+        return None
+    return record
 
 
 def _discard(sets: dict[int, set[Key]], lease: int, key: Key) -> None:

@@ -7,26 +7,26 @@ anew from what etcd answers where it is not. So it does not matter through which
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
 from aetcd import rpc
 
 from lbcore.errors import InvalidSetting, StoreFailed, UnknownLease
 from lbcore.etcd.connection import EtcdConnection
 from lbcore.registration import Key
 from lbcore.registry.etcd.records import Keys, Record, decode_record, encode_record
-from lbcore.registry.etcd.transactions import MOST_OPERATIONS, Transactions
+from lbcore.registry.etcd.transactions import MOST_BYTES, MOST_WRITES, Guard, Transactions, Write, size_of
 from lbcore.registry.etcd.view import View
 
 __all__ = ["Decision", "Writer"]
 
-_BATCH = MOST_OPERATIONS - 1  # registrations a transaction; one more comparison looks at the lease
 _ATTEMPTS = 20
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What is to become of a registration: `record` is written (or, where it is None, the key deleted) if `write`."""
 
     write: bool
@@ -55,11 +55,15 @@ class Writer:
         not. Records that are withdrawn are put under the lease `tombstones`. Raises `StoreFailed`.
         """
         remaining = iter(keys)
-        batches = list(iter(lambda: list(islice(remaining, _BATCH)), []))
+        batches = list(iter(lambda: list(islice(remaining, MOST_WRITES)), []))
+        writing = _Writing(Guard(self._keys.lease(lease), alive), lease, decide, tombstones)
+        return await self._write_each(writing, batches)
+
+    async def _write_each(self, writing: _Writing, batches: Sequence[Sequence[Key]]) -> tuple[int, list[Key]]:
         if len(batches) == 1:
-            return await self._write_batch(lease, batches[0], decide, tombstones, alive)
-        writing = [self._write_batch(lease, batch, decide, tombstones, alive) for batch in batches]
-        written = await asyncio.gather(*writing, return_exceptions=True)
+            return await self._write_batch(writing, batches[0])
+        begun = [self._write_batch(writing, batch) for batch in batches]
+        written = await asyncio.gather(*begun, return_exceptions=True)
         revision = 0
         superseded: list[Key] = []
         for each in written:
@@ -69,62 +73,47 @@ class Writer:
             superseded += each[1]
         return revision, superseded
 
-    async def _write_batch(
-        self, lease: int, batch: list[Key], decide: Decide, tombstones: int, alive: bool
-    ) -> tuple[int, list[Key]]:
-        known = {key: (self._view.records.get(key), self._view.modified(key)) for key in batch}
+    async def _write_batch(self, writing: _Writing, batch: Sequence[Key]) -> tuple[int, list[Key]]:
+        read: dict[Key, tuple[Record | None, int]] = {}  # of those that were not as this server knew them
         for _ in range(_ATTEMPTS):
-            decisions = {key: decide(key, record) for key, (record, _) in known.items()}
-            superseded = [key for key, decision in decisions.items() if decision.superseded]
-            if not any(decision.write for decision in decisions.values()):
+            superseded: list[Key] = []
+            changes: dict[Key, Write] = {}
+            for key in batch:
+                record, modified = read[key] if key in read else self._view.known(key)
+                decision = writing.decide(key, record)
+                if decision.superseded:
+                    superseded.append(key)
+                elif decision.write:
+                    changes[key] = self._write(key, modified, decision.record, writing.tombstones)
+            if not changes:
                 return 0, superseded
-            transaction = self._transaction(lease, known, decisions, tombstones, alive)
+            writes = list(changes.values())
+            if len(batch) > 1 and size_of(writes) > MOST_BYTES:
+                self._view.expect_no_more(writes)
+                middle = len(batch) // 2
+                return await self._write_each(writing, [batch[:middle], batch[middle:]])
             try:
-                response = await self._transactions.make(transaction)
+                made = await self._transactions.make(writing.guard, writes)
             except BaseException:
-                self._view.expect_no_more(batch)
+                self._view.expect_no_more(writes)
                 raise
-            if response.succeeded:
-                return response.header.revision, superseded
-            self._view.expect_no_more(batch)
-            [lease_found] = response.responses
-            if bool(lease_found.response_range.kvs) is not alive:
-                if alive:
-                    raise UnknownLease(f"lease {lease}: unknown here, or it has run out")
+            if made.revision:
+                return made.revision, superseded
+            self._view.expect_no_more(writes)
+            if not made.guarded:
+                if writing.guard.there:
+                    raise UnknownLease(f"lease {writing.lease}: unknown here, or it has run out")
                 return 0, superseded
-            known |= await self._read([key for key, decision in decisions.items() if decision.write])
+            read |= await self._read(list(changes))
         raise StoreFailed(f"{len(batch)} registrations changed too often to be written")
 
-    def _transaction(
-        self,
-        lease: int,
-        known: Mapping[Key, tuple[Record | None, int]],
-        decisions: Mapping[Key, Decision],
-        tombstones: int,
-        alive: bool,
-    ) -> Any:
-        lease_key = self._keys.lease(lease)
-        transaction = rpc.TxnRequest(failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=lease_key))])
-        transaction.compare.add(
-            key=lease_key,
-            target=rpc.Compare.CREATE,
-            result=rpc.Compare.GREATER if alive else rpc.Compare.EQUAL,
-            create_revision=0,
-        )
-        for key, decision in decisions.items():
-            if not decision.write:
-                continue
-            raw = self._keys.endpoint(key)
-            modified = known[key][1]
-            transaction.compare.add(key=raw, target=rpc.Compare.MOD, result=rpc.Compare.EQUAL, mod_revision=modified)
-            operation = transaction.success.add()
-            if (record := decision.record) is None:
-                operation.request_delete_range.key = raw
-                continue
-            put = operation.request_put
-            put.key, put.value, put.lease = raw, encode_record(record), tombstones if record.withdrawn else 0
-            self._view.expect(key, put.value, record)
-        return transaction
+    def _write(self, key: Key, modified: int, record: Record | None, tombstones: int) -> Write:
+        raw = self._keys.endpoint(key)
+        if record is None:
+            return Write(raw, modified, None)
+        write = Write(raw, modified, encode_record(record), tombstones if record.withdrawn else 0)
+        self._view.expect(write, key, record)
+        return write
 
     async def _read(self, keys: Sequence[Key]) -> dict[Key, tuple[Record | None, int]]:
         """Registrations as etcd has them now, each with the revision of its last change; 0 where there is none."""
@@ -134,6 +123,15 @@ class Writer:
         response = await self._connection.call("KV", "Txn", transaction)
         answers = (each.response_range.kvs for each in response.responses)
         return {key: _found(key, pairs) for key, pairs in zip(keys, answers, strict=True)}
+
+
+class _Writing(NamedTuple):
+    """One request of many keys."""
+
+    guard: Guard
+    lease: int
+    decide: Decide
+    tombstones: int
 
 
 def _found(key: Key, pairs: Sequence[Any]) -> tuple[Record | None, int]:

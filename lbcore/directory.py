@@ -75,6 +75,7 @@ class Directory:
         self._published: dict[str, tuple[dict[str, ServiceSnapshot], tuple[Listener, ...]]] = {}
         self._sourced: dict[str, str] = {}  # by service, the source without whose members it is not whole
         self._members: dict[str, Mapping[str, Membership]] = {}
+        self._bare: dict[str, ServiceSnapshot] = {}  # by name, services that nobody defines, without their members
         self._findings: dict[str, Findings] = {}
         self._awaited: set[str] = set()
         self._watches: set[asyncio.Event] = set()
@@ -209,11 +210,17 @@ class Directory:
         if not any(memberships):
             return definition
         try:
-            service = joined(definition or ServiceSnapshot(name=name), memberships)
+            service = joined(definition or self._undefined(name), memberships)
         except InvalidSetting as wrong:
             logger.error("service %r stays as it was: its members do not fit: %s", name, wrong)
             return last
         return last if last is not None and last.says_the_same_as(service) else service
+
+    def _undefined(self, name: str) -> ServiceSnapshot:
+        """A service with default settings; made once, because that takes longer than to join a few members."""
+        if name not in self._bare:
+            self._bare[name] = ServiceSnapshot(name=name)
+        return self._bare[name]
 
     def _effective(self, said: ServiceSnapshot, last: ServiceSnapshot | None, *, of_same: bool) -> ServiceSnapshot:
         """The service with the health to act upon; the last one, perhaps of the same, where nothing has changed."""
@@ -253,6 +260,7 @@ class Directory:
             if service is None:
                 said.pop(name, None)
                 services.pop(name, None)
+                self._bare.pop(name, None)
             else:
                 said[name] = service
                 last = old.services.get(name)

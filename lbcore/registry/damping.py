@@ -52,7 +52,7 @@ class Damping:
 
     def shown(self, key: Key, before: Endpoint | None, said: Endpoint | None) -> Endpoint | None:
         """What is to be shown of an endpoint that was shown as `before`, now that the registry says this."""
-        if not self._hold:
+        if not self._hold or (not (self._held or self._flaps) and usable(said)):
             return said
         held = self._held.pop(key, None)
         if not usable(said):

@@ -26,9 +26,9 @@ from lbcore.registry.damping import Damping, usable
 __all__ = ["SOURCE", "Publisher", "held_reason"]
 
 SOURCE = "registry"
-_PAUSE = 3.0  # times as long as a publication took
+_PAUSE = 9.0  # times as long as a publication took: a tenth of the time at most is for publications
 _LOOK = 0.25  # seconds between two looks for what was held back for long enough
-_PART = 10_000  # endpoints published at once, or one service: some 20 ms
+_PART = 10_000  # endpoints published at once, or one service: some 10 ms
 
 
 class Publisher:

@@ -6,10 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from aetcd import rpc
 
 from lbcore.errors import InvalidSetting, StoreFailed
+from lbcore.etcd.address import EtcdAddress
 from lbcore.etcd.connection import EtcdConnection
-from lbcore.registry.etcd.transactions import MOST_WRITES, Guard, Made, Transactions, Write
+from lbcore.registry.etcd.transactions import MOST_WRITES, PACE, Guard, Made, Transactions, Write
 from tests.harness.etcd import Etcd, needs_etcd
 
 pytestmark = needs_etcd
@@ -85,6 +87,26 @@ async def test_large_and_small_ones_are_all_made(transactions: Transactions, etc
     made = await asyncio.gather(*map(transactions.make, guards, asked))
     assert all(each.revision for each in made)
     assert len(content(etcd)) == sum(sizes)
+
+
+async def test_what_comes_one_by_one_in_a_moment_goes_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[Any] = []
+    connection = EtcdConnection(EtcdAddress.parse("etcd://127.0.0.1:1"))
+
+    async def answered_at_once(_: str, __: str, request: Any) -> Any:
+        requests.append(request)
+        return rpc.TxnResponse(header=rpc.ResponseHeader(revision=len(requests)), succeeded=True)
+
+    monkeypatch.setattr(connection, "call", answered_at_once)
+    transactions, loop = Transactions(connection), asyncio.get_running_loop()
+    begun = loop.time()
+    making = []
+    for n in range(60):
+        making.append(asyncio.ensure_future(transactions.make(GUARD, put(f"k{n}"))))
+        await asyncio.sleep(0)
+    assert all(each.revision for each in await asyncio.gather(*making))
+    assert sum(len(request.success) for request in requests) == 60
+    assert len(requests) <= 1 + (loop.time() - begun) / PACE
 
 
 async def test_what_is_more_than_etcd_takes_at_once_goes_in_parts(transactions: Transactions, etcd: Etcd) -> None:

@@ -16,7 +16,7 @@ from aetcd import rpc
 
 from lbcore.etcd.connection import EtcdConnection
 
-__all__ = ["MOST_BYTES", "MOST_WRITES", "Guard", "Made", "Transactions", "Write", "size_of"]
+__all__ = ["MOST_BYTES", "MOST_WRITES", "PACE", "Guard", "Made", "Transactions", "Write", "size_of"]
 
 _MOST_COMPARISONS = 128  # or operations, in a transaction: etcd's --max-txn-ops where nobody says otherwise
 MOST_WRITES = _MOST_COMPARISONS - 1  # one comparison more is its guard
@@ -25,6 +25,7 @@ _FRAME = 50  # bytes around a write's key and value, at most
 _FULL = 64  # writes that are not worth a wait for more
 _AT_ONCE = 16  # full transactions under way: enough to keep etcd busy
 _SMALL_AT_ONCE = 2  # others: what comes meanwhile goes together
+PACE = 0.003  # seconds between the beginnings of two of them; the first after a pause is immediate
 
 _CREATE, _MOD = rpc.Compare.CREATE, rpc.Compare.MOD
 _EQUAL, _GREATER = rpc.Compare.EQUAL, rpc.Compare.GREATER
@@ -71,23 +72,38 @@ class Transactions:
     def __init__(self, connection: EtcdConnection) -> None:
         self._connection = connection
         self._waiting: deque[_Waiting] = deque()
+        self._writes = 0  # in what waits
         self._under_way: set[asyncio.Task[None]] = set()
+        self._earliest = 0.0  # when the next small transaction may begin
+        self._later: asyncio.TimerHandle | None = None
 
     async def make(self, guard: Guard, writes: Sequence[Write]) -> Made:
         """Makes all of these writes, at most `MOST_WRITES` and each of another key, or none. Raises `StoreFailed`."""
         made: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(guard, writes, made))
+        self._writes += len(writes)
         self._begin()
         return await made
 
     def _begin(self) -> None:
         while self._waiting:
-            full = len(self._waiting[0].writes) >= _FULL
+            full = self._writes >= _FULL
             if len(self._under_way) >= (_AT_ONCE if full else _SMALL_AT_ONCE):
                 return
+            loop = asyncio.get_running_loop()
+            now = loop.time()
+            if not full and now < self._earliest:
+                if self._later is None:
+                    self._later = loop.call_at(self._earliest, self._begin_later)
+                return
+            self._earliest = now + PACE
             making = asyncio.ensure_future(self._make(self._take_group()))
             self._under_way.add(making)
             making.add_done_callback(self._ended)
+
+    def _begin_later(self) -> None:
+        self._later = None
+        self._begin()
 
     def _ended(self, made: asyncio.Task[None]) -> None:
         self._under_way.discard(made)
@@ -107,6 +123,7 @@ class Transactions:
             ):
                 break
             written.update(write.key for write in writes)
+            self._writes -= len(writes)
             group.append(self._waiting.popleft())
         return group
 

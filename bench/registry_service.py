@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import grpc
+import uvloop
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs lacks it
 
 from lbcore.directory import Directory
@@ -53,4 +54,4 @@ async def serve(store: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    uvloop.run(serve(sys.argv[1]))  # as `lbcore serve` does

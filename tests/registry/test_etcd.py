@@ -157,6 +157,18 @@ async def test_an_unknown_lease_and_a_bad_announcement_change_nothing(start: Sta
     assert etcd.content() == {}
 
 
+async def test_weights_that_add_up_to_too_much_are_refused(start: Start) -> None:
+    first, second = await start(), await start()
+    lease = (await first.registry.register(0, TTL, of(ONE, weight=2**32 - 2))).lease
+    await first.registry.register(lease, None, of("10.0.0.2:80"))
+    await until(lambda: len(second.addresses()) == 2, "both at the other server")
+    for server in first, second:
+        with pytest.raises(InvalidSetting, match="would add up to 4294967296"):
+            await server.registry.register(0, TTL, of("10.0.0.3:80"))
+    await second.registry.register(lease, None, of(ONE, weight=7))  # in the place of what it says of the same
+    await second.registry.register(lease, None, of("10.0.0.3:80"))
+
+
 async def test_more_registrations_than_one_transaction_takes(start: Start) -> None:
     first, second = await start(), await start()
     many = of(*(f"10.1.{n // 250}.{n % 250}:80" for n in range(450)))

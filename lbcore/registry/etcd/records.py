@@ -70,13 +70,14 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.all = f"{prefix}/".encode()
         self._leases = f"{prefix}/leases/".encode()
-        self._endpoints = f"{prefix}/endpoints/".encode()
+        self._prefix = f"{prefix}/endpoints/"
+        self._endpoints = self._prefix.encode()
 
     def lease(self, lease: int) -> bytes:
         return self._leases + b"%016x" % lease
 
     def endpoint(self, key: Key) -> bytes:
-        return self._endpoints + f"{_quoted_service(key.service)}/{_quoted(key.address)}".encode()
+        return f"{self._prefix}{_quoted_service(key.service)}/{_quoted(key.address)}".encode()
 
     def read_lease(self, raw: bytes) -> int | None:
         """The lease of a key; None where it is no lease's."""

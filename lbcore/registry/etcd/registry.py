@@ -22,6 +22,7 @@ from lbcore.errors import NotReady, StoreFailed, UnknownLease
 from lbcore.etcd.address import EtcdAddress
 from lbcore.etcd.connection import EtcdConnection
 from lbcore.etcd.following import PrefixFollower
+from lbcore.model import Endpoint
 from lbcore.registration import Announcement, Key, Registration, RegistrySettings, Report
 from lbcore.registry.admission import check_announcements
 from lbcore.registry.etcd.board import EtcdBoard
@@ -137,13 +138,11 @@ class EtcdRegistry:
         lease = await self._keep(lease_id) if lease_id else None
         if lease is None:
             lease_id, lease = await self._grant(lifetime)
-        return await self._announce(lease_id, lease, announcements, sequence)
+        return await self._announce(lease_id, lease, {each.key: each.endpoint for each in announcements}, sequence)
 
     async def _announce(
-        self, lease_id: int, lease: LeaseRecord, announcements: Sequence[Announcement], sequence: int
+        self, lease_id: int, lease: LeaseRecord, wanted: Mapping[Key, Endpoint], sequence: int
     ) -> Written:
-        wanted = {each.key: each.endpoint for each in announcements}
-
         def decide(key: Key, record: Record | None) -> Decision:
             new = Record(endpoint=wanted[key], lease=lease_id, granted=lease.granted, ttl=lease.ttl, sequence=sequence)
             return _registered(record, new, self._view.leases)
@@ -170,10 +169,10 @@ class EtcdRegistry:
 
     def begin(self, beat: Beat) -> Awaitable[Written]:
         """See `Registry.begin`."""
-        keys = [each.key for each in beat.announcements]
-        keys += [*beat.withdrawals, *(report.key for report in beat.reports)]
+        wanted = {each.key: each.endpoint for each in beat.announcements}
+        keys = [*wanted, *beat.withdrawals, *(report.key for report in beat.reports)]
         earlier = {self._under_way[key] for key in keys if key in self._under_way}
-        begun = asyncio.ensure_future(self._exchange(beat, earlier))
+        begun = asyncio.ensure_future(self._exchange(beat, wanted, earlier))
         self._under_way.update(dict.fromkeys(keys, begun))
 
         def ended(_: asyncio.Future[Written]) -> None:
@@ -184,7 +183,9 @@ class EtcdRegistry:
         begun.add_done_callback(ended)
         return begun
 
-    async def _exchange(self, beat: Beat, earlier: set[asyncio.Task[Written]]) -> Written:
+    async def _exchange(
+        self, beat: Beat, wanted: Mapping[Key, Endpoint], earlier: set[asyncio.Task[Written]]
+    ) -> Written:
         """Transactions overtake each other: what asks for the same registrations waits for those `earlier` ones."""
         self._expect_sync()
         lifetime = self._settings.ttl(beat.ttl)
@@ -196,8 +197,8 @@ class EtcdRegistry:
             lease = await self._keep(lease_id)
         else:
             lease_id, lease = await self._grant(lifetime)
-        if beat.announcements:
-            superseded.update((await self._announce(lease_id, lease, beat.announcements, beat.sequence)).superseded)
+        if wanted:
+            superseded.update((await self._announce(lease_id, lease, wanted, beat.sequence)).superseded)
         if beat.withdrawals:
             superseded.update((await self.deregister(lease_id, beat.withdrawals, beat.sequence)).superseded)
         superseded.update((await self._report(lease_id, lease, beat.reports, beat.sequence)).superseded)

@@ -94,9 +94,9 @@ class View:
 
     def announced_for(self, service: str) -> Iterator[Endpoint]:
         """What is announced for a service."""
-        return (
-            record.endpoint for key, record in self.records.items() if key.service == service and not record.withdrawn
-        )
+        leases = self._leases_of.get(service, ())
+        keys = (key for lease in leases for key in self._keys_of[lease] if key.service == service)
+        return (self.records[key].endpoint for key in keys)
 
     def known(self, key: Key) -> tuple[Record | None, int]:
         """What is in etcd under a key, and the revision of its last change; 0 where there is no such key."""

@@ -42,20 +42,20 @@ class View:
     def apply(self, step: Step) -> list[Change]:
         """Takes a step, whole; returns what readers see of it."""
         self.revision = step.revision
-        seen: set[Key] = set()
+        seen: dict[Key, None] = {}
         for raw, pair in step.changes.items():
             expected = self._expected.pop(raw, None)
             if expected is not None and pair is not None and pair.value == expected.value:
                 if self._take_record(expected.key, expected.record, pair.modified):
-                    seen.add(expected.key)
+                    seen[expected.key] = None
             elif (lease := self._keys.read_lease(raw)) is not None:
                 self._take_lease(lease, pair)
-                seen |= self._keys_of.get(lease, set())
+                seen |= dict.fromkeys(self._keys_of.get(lease, ()))
             elif (key := self._keys.read_endpoint(raw)) is not None:
                 modified = 0 if pair is None else pair.modified
                 if self._take_record(key, _meant(key, pair), modified):
-                    seen.add(key)
-        return [Change(self.revision, key, self.registration(key)) for key in sorted(seen)]
+                    seen[key] = None
+        return [Change(self.revision, key, self.registration(key)) for key in seen]
 
     def expect(self, write: Write, key: Key, record: Record) -> None:
         """Says what is being written means, so that it need not be decoded and checked when it is read back."""

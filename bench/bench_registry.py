@@ -11,7 +11,7 @@ import gc
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Exchange:
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    def __call__(self, messages: list[Any]) -> None:
+    def __call__(self, messages: Iterable[Any]) -> None:
         for _ in self._call(iter(messages)):
             pass
 
@@ -116,11 +116,10 @@ def batches(versus: Versus, channel: grpc.Channel, how: str, *, messages: int, l
     stub = RegistryStub(channel)
     lease = stub.Register(pb.RegisterRequest()).lease_id
 
-    def requests() -> list[pb.HeartbeatRequest]:
-        return [
-            pb.HeartbeatRequest(lease_id=lease, announcements=[announcement() for _ in range(BATCH)])
-            for _ in range(messages)
-        ]
+    def requests() -> Iterator[pb.HeartbeatRequest]:
+        """Made as they are sent, while the service works on those before."""
+        for _ in range(messages):
+            yield pb.HeartbeatRequest(lease_id=lease, announcements=[announcement() for _ in range(BATCH)])
 
     exchange, echo = Exchange(stub.Heartbeat), Exchange(channel.stream_stream(f"/{ECHO}/Echo"))
     versus(
@@ -137,8 +136,9 @@ def test_one_by_one_over_a_stream(versus: Versus, channel: grpc.Channel) -> None
     stub = RegistryStub(channel)
     lease = stub.Register(pb.RegisterRequest()).lease_id
 
-    def requests() -> list[pb.HeartbeatRequest]:
-        return [pb.HeartbeatRequest(lease_id=lease, announcements=[announcement()]) for _ in range(IN_FLIGHT)]
+    def requests() -> Iterator[pb.HeartbeatRequest]:
+        for _ in range(IN_FLIGHT):
+            yield pb.HeartbeatRequest(lease_id=lease, announcements=[announcement()])
 
     echo = channel.stream_stream(f"/{ECHO}/Echo")
     versus(

@@ -191,6 +191,15 @@ async def test_registrations_with_more_metadata_than_etcd_takes_at_once(start: S
         assert found == {endpoint.address: endpoint for endpoint in endpoints}
 
 
+async def test_more_load_than_etcd_takes_at_once(start: Start) -> None:
+    first, second = await start(), await start()
+    many = of(*(f"10.1.0.{n}:80" for n in range(120)))
+    lease = (await first.registry.register(0, TTL, many)).lease
+    load = LoadReport(named_metrics={f"{n:0200}": 1.0 for n in range(100)})  # some 20 kB
+    await first.registry.heartbeat(lease, [Report(each.key, load=load) for each in many])
+    await until(lambda: all(each.load == load for each in second.registry.registrations()), "all of it at the other")
+
+
 async def test_messages_of_a_stream_take_effect_in_their_order_though_all_are_under_way(start: Start) -> None:
     server = await start()
     lease = (await server.registry.register(0, TTL, [])).lease

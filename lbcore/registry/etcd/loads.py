@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 from urllib.parse import quote, unquote
@@ -24,6 +25,7 @@ from lbcore.etcd.following import Pair, Step
 from lbcore.model import LoadReport
 from lbcore.registration import Key
 from lbcore.registry.etcd.leases import EtcdLeases
+from lbcore.registry.etcd.transactions import MOST_BYTES
 
 __all__ = ["SharedLoads"]
 
@@ -74,10 +76,8 @@ class SharedLoads:
         if not some:
             return
         lease = await self._leases.for_tombstones()
-        remaining = iter(some.items())
-        while batch := list(islice(remaining, _BATCH)):
-            request = rpc.TxnRequest(success=[self._put(key, load, lease) for key, load in batch])
-            await self._connection.call("KV", "Txn", request)
+        for batch in _batches(self._put(key, load, lease) for key, load in some.items()):
+            await self._connection.call("KV", "Txn", rpc.TxnRequest(success=batch))
 
     def _put(self, key: Key, load: LoadReport, lease: int) -> Any:
         raw = self._prefix + f"{quote(key.service, safe='')}/{quote(key.address, safe='')}".encode()
@@ -93,3 +93,17 @@ class SharedLoads:
             self._loads[key] = msgspec.json.decode(pair.value, type=LoadReport)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidSetting) as wrong:
             logger.error("the load of %s in etcd is none: %s", key.address, wrong)
+
+
+def _batches(puts: Iterable[Any]) -> Iterator[list[Any]]:
+    """As many in each as a transaction takes."""
+    batch: list[Any] = []
+    size = 0
+    for put in puts:
+        if batch and (len(batch) == _BATCH or size + put.ByteSize() > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(put)
+        size += put.ByteSize()
+    if batch:
+        yield batch

@@ -100,9 +100,15 @@ class GrpcLoadProbe:
         except (grpc.aio.AioRpcError, InvalidReport):
             return None
 
+    async def forget(self, endpoint: Endpoint) -> None:
+        """See `KeepsConnections`."""
+        if channel := self._channels.pop(endpoint.address, None):
+            await channel.close(None)
+
     async def close(self) -> None:
         """See `LoadProbe`."""
-        for channel in self._channels.values():
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
             await channel.close(None)
 
     async def _from_service(self, channel: grpc.aio.Channel) -> LoadReport | None:

@@ -13,13 +13,13 @@ import logging
 import random
 from collections import Counter
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from lbcore.cluster import Cluster
 from lbcore.model import Endpoint, LoadReport
 from lbcore.validation import UINT32_MAX, number, whole
 
-__all__ = ["LoadProbe", "Prober"]
+__all__ = ["KeepsConnections", "LoadProbe", "Prober"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +29,24 @@ Counted = Literal["observed", "failed", "skipped"]
 
 
 class LoadProbe(Protocol):
-    """Asks one endpoint: `lbcore.health.load_probes` has HTTP's and gRPC's. Write your own for other protocols."""
+    """Asks one endpoint: `lbcore.health.load_probes` has HTTP's and gRPC's. Write your own for other protocols.
+
+    One that keeps connections of its own has `KeepsConnections.forget` as well.
+    """
 
     async def ask(self, endpoint: Endpoint) -> LoadReport | None:
         """The endpoint's load, in no longer than the timeout; None where it did not say."""
 
     async def close(self) -> None:
         """Closes everything."""
+
+
+@runtime_checkable
+class KeepsConnections(Protocol):
+    """What a `LoadProbe` has besides, if it keeps something open to each endpoint."""
+
+    async def forget(self, endpoint: Endpoint) -> None:
+        """Closes what is kept open to an endpoint that has left the cluster."""
 
 
 class Prober:
@@ -84,13 +95,17 @@ class Prober:
         self._max_concurrent = whole(max_concurrent, "max_concurrent", 1, UINT32_MAX)
         self._random = random.Random(seed)
         self._due = 0.0
-        self._asking: set[asyncio.Task[None]] = set()
+        self._members: tuple[Endpoint, ...] = ()
+        self._asking: dict[asyncio.Task[None], str] = {}  # which address
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
         self.counts: Counter[Counted] = Counter()
 
     def picked(self) -> None:
         """Sends the probes of one request; call it beside `acquire`, in the event loop's thread."""
         endpoints = self._cluster.endpoints
+        if endpoints is not self._members:
+            self._follow(endpoints)
         self._due = min(self._due + self._probes, float(len(endpoints)))
         count = int(self._due)
         self._due -= count
@@ -99,12 +114,12 @@ class Prober:
                 self.counts["skipped"] += 1
                 continue
             task = asyncio.ensure_future(self._ask(endpoint))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._asking[task] = endpoint.address
+            task.add_done_callback(self._asking.pop)
 
     async def close(self) -> None:
         """Ends the probes under way."""
-        tasks = [*self._asking, *([self._ticking] if self._ticking else [])]
+        tasks = [*self._asking, *self._forgetting, *([self._ticking] if self._ticking else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -124,6 +139,27 @@ class Prober:
         while True:
             self.picked()
             await asyncio.sleep(interval)
+
+    def _follow(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """The members are now these."""
+        before, self._members = self._members, endpoints
+        if isinstance(self._probe, KeepsConnections):
+            here = {each.address for each in endpoints}
+            for endpoint in before:
+                if endpoint.address not in here:
+                    task = asyncio.ensure_future(self._forget(self._probe, endpoint))
+                    self._forgetting.add(task)
+                    task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, probe: KeepsConnections, endpoint: Endpoint) -> None:
+        """Closes what is kept open to it, when the last answer of it is in; unless it has come back meanwhile."""
+        if under_way := [task for task, address in self._asking.items() if address == endpoint.address]:
+            await asyncio.wait(under_way)
+        if all(each.address != endpoint.address for each in self._cluster.endpoints):
+            try:
+                await probe.forget(endpoint)
+            except Exception:  # as below
+                logger.exception("forgetting %s", endpoint.address)
 
     async def _ask(self, endpoint: Endpoint) -> None:
         try:

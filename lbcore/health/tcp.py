@@ -66,7 +66,10 @@ class TcpProbe:
 
     async def _exchange(self, endpoint: Endpoint) -> Outcome:
         connection = self._kept.pop(endpoint.address, None)
-        if connection is None or connection[0].at_eof():  # one that was closed while idle says nothing of the endpoint
+        if connection is not None and connection[0].at_eof():  # closed while idle: that says nothing of the endpoint
+            _drop(connection)  # the other end may wait for this one to close
+            connection = None
+        if connection is None:
             connection = await self._connect(endpoint)
         keep = False
         try:

@@ -14,6 +14,7 @@ from xds.data.orca.v3 import orca_load_report_pb2
 from lbcore import Cluster, Endpoint, InvalidSetting, LoadReport, Prequal
 from lbcore.health.load_probes import GrpcLoadProbe, HttpLoadProbe
 from lbcore.health.prober import Prober
+from tests.harness.tcp_server import tcp_server
 
 KEEPS = Prequal(removals_per_pick=0.0, max_age=3600.0)
 
@@ -151,6 +152,65 @@ async def test_a_probe_that_raises_counts_as_failed_and_the_next_goes_on(caplog:
             await until(lambda count=count: prober.counts.total() == count)  # type: ignore[misc]
     assert prober.counts == {"failed": 1, "observed": 1}
     assert "of the caller's own making" in caplog.text
+
+
+async def test_channels_of_endpoints_that_have_left_are_closed() -> None:
+    opened, closed = [], []
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        opened.append(reader)
+        try:
+            while await reader.read(4096):
+                pass
+        finally:
+            closed.append(reader)
+
+    async with AsyncExitStack() as stack:
+        leaves = await stack.enter_async_context(tcp_server(silent))
+        stays = await stack.enter_async_context(grpc_server(3))
+        cluster = Cluster("web", [Endpoint(leaves), Endpoint(stays)], policy=KEEPS)
+        async with Prober(cluster, GrpcLoadProbe(timeout=0.2), probes=2) as prober:
+            prober.picked()
+            await until(lambda: prober.counts.total() == 2 and bool(opened))
+            assert closed == []
+            cluster.update([Endpoint(stays)])
+            prober.picked()
+            await until(lambda: closed == opened)
+            await until(lambda: prober.counts["observed"] == 2)
+
+
+async def test_an_endpoint_is_forgotten_once_its_last_probe_has_ended_and_not_where_it_comes_back() -> None:
+    class Keeping:
+        def __init__(self) -> None:
+            self.told: list[str] = []
+            self.answer = asyncio.Event()
+
+        async def ask(self, endpoint: Endpoint) -> LoadReport | None:
+            await self.answer.wait()
+            self.told.append(f"asked {endpoint.address}")
+            return None
+
+        async def forget(self, endpoint: Endpoint) -> None:
+            self.told.append(f"forgot {endpoint.address}")
+            raise RuntimeError("of the caller's own making")
+
+        async def close(self) -> None: ...
+
+    one, two, three = map(Endpoint, ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
+    cluster = Cluster("web", [one, two], policy=KEEPS)
+    probe = Keeping()
+    async with Prober(cluster, probe, probes=2) as prober:
+        prober.picked()
+        for members in ([three], [three, two]):
+            cluster.update(members)
+            prober.picked()
+        await asyncio.sleep(0.01)
+        assert probe.told == []
+        probe.answer.set()
+        await until(lambda: "forgot 10.0.0.1:80" in probe.told)
+        assert probe.told.index("forgot 10.0.0.1:80") > probe.told.index("asked 10.0.0.1:80")
+        await until(lambda: prober.counts.total() == 5)
+        assert "forgot 10.0.0.2:80" not in probe.told
 
 
 class Hanging:

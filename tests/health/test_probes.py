@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,31 @@ class TestTcp:
     async def test_a_wrong_answer_ends_with_the_time_limit(self, make: Make) -> None:
         outcome = await self.check(make, lambda _: b"-ERR", send=b"PING", receive=b"+PONG", timeout=TIMEOUT)
         assert outcome.cause is Cause.NETWORK_TIMEOUT
+
+    async def test_a_connection_that_the_server_has_half_closed_is_closed_and_replaced(self, make: Make) -> None:
+        closed = asyncio.Event()
+        opened = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal opened
+            opened += 1
+            await reader.read(1000)
+            writer.write(b"+PONG")
+            if opened == 1:
+                writer.write_eof()
+            with suppress(OSError):
+                await reader.read()
+            closed.set()
+
+        async with tcp_server(serve) as address:
+            endpoint = Endpoint(address)
+            probe: Any = make(TcpCheck(timeout=PATIENT, send=b"PING", receive=b"+PONG"))
+            assert (await probe.check(endpoint)).passed
+            first = probe._kept[address]
+            await until(first[0].at_eof)
+            assert (await probe.check(endpoint)).passed
+            assert opened == 2
+            await asyncio.wait_for(closed.wait(), PATIENT)
 
     async def test_nobody_listens(self, make: Make, backends: UnreliableBackends) -> None:
         (address,) = backends.addresses

@@ -110,8 +110,9 @@ def with_fields(value: C, **given: object) -> C:
     """
     copy = object.__new__(type(value))
     mistakes: list[Mistake] = []
-    for name, keep, rule, *_ in _rules(_type_of(value)):
-        keep(copy, attempt(rule, given.pop(name), name, mistakes) if name in given else getattr(value, name))
+    for name, _, rule, *_ in _rules(_type_of(value)):
+        kept = attempt(rule, given.pop(name), name, mistakes) if name in given else getattr(value, name)
+        _SET_FIELD(copy, name, kept)
     if given:
         raise TypeError(f"{type(value).__name__} has no field {min(given)!r}")
     if mistakes or (mistakes := list(copy.contradictions())):

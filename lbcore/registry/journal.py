@@ -23,7 +23,7 @@ from lbcore.model import Endpoint, Health
 from lbcore.registration import Key
 from lbcore.registry.encoding import EndpointFields, endpoint_fields, restored_endpoint
 
-__all__ = ["Journal", "StoredLease", "StoredRegistration"]
+__all__ = ["PACE", "Journal", "StoredLease", "StoredRegistration"]
 
 FORMAT = 1
 
@@ -39,6 +39,8 @@ CREATE TABLE IF NOT EXISTS registration (
 _PUT_LEASE = "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET ttl = excluded.ttl"
 _PUT = "INSERT OR REPLACE INTO registration VALUES "
 _ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
+PACE = 0.003  # seconds between the beginnings of two writes of a few requests each
+_MANY = 50  # requests in a write that are not worth a wait for more
 _ROWS = 100  # in a statement: sqlite3 holds the interpreter between two, so that many small ones hold up all else
 _REMOVE_LEASE = "DELETE FROM lease WHERE id = ?"
 _REMOVE = "DELETE FROM registration WHERE service = ? AND address = ?"
@@ -79,6 +81,7 @@ class Journal:
         self._leases: dict[int, StoredLease | None] = {}
         self._registrations: dict[Key, StoredRegistration | None] = {}
         self._newest = 0
+        self._requests = 0  # that wait for the next write
         self._next: asyncio.Future[None] | None = None  # done when what waits to be written is in the file
         self._writing: asyncio.Task[None] | None = None
 
@@ -109,6 +112,7 @@ class Journal:
         self._leases.update(leases)
         self._registrations.update(registrations)
         self._newest = revision
+        self._requests += 1
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
             self._next.add_done_callback(asyncio.Future.exception)  # known, even if nobody waits any more
@@ -128,15 +132,22 @@ class Journal:
             self._database.close()
 
     async def _write_all(self) -> None:
-        """Writes until nothing waits any more; what comes during a write is in the next one."""
+        """Writes until nothing waits any more; what comes during a write is in the next one.
+
+        A write that several requests shared shows that more come: the next one waits for them a moment.
+        """
+        clock = asyncio.get_running_loop().time
         while self._next is not None:
             kept, self._next = self._next, None
+            begun, few, self._requests = clock(), 1 < self._requests < _MANY, 0
             try:
                 await self._flush()
             except StoreFailed as wrong:
                 kept.set_exception(wrong)
             else:
                 kept.set_result(None)
+            if few:
+                await asyncio.sleep(begun + PACE - clock())
 
     async def _flush(self) -> None:
         leases, registrations = self._leases, self._registrations

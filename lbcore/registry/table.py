@@ -39,7 +39,7 @@ _MAX_LEASE_ID = 2**63 - 1
 class Lease:
     """An agent's claim to be alive."""
 
-    __slots__ = ("ended", "entries", "granted", "heard", "id", "lost", "queued", "stale", "ttl")
+    __slots__ = ("counted", "entries", "granted", "heard", "id", "lost", "queued", "stale", "ttl")
 
     def __init__(self, lease_id: int, ttl: float, granted: int, heard: float, *, stale: bool = False) -> None:
         self.id = lease_id
@@ -49,12 +49,16 @@ class Lease:
         self.stale = stale
         self.queued: float | None = None  # when the table looks at it next
         self.entries: dict[Key, Entry] = {}
-        self.ended: dict[Key, int] = {}  # the sequence of each withdrawal
+        self.counted: dict[Key, int] = {}  # of what it has not now, the largest sequence: what is late counts no more
         self.lost: set[Key] = set()  # to newer leases; its agent is told with each heartbeat
 
     @property
     def deadline(self) -> float:
         return self.heard + self.ttl
+
+    def note(self, key: Key, sequence: int) -> None:
+        if sequence:
+            self.counted[key] = max(sequence, self.counted.get(key, 0))
 
 
 class Entry:
@@ -184,8 +188,7 @@ class Table:
             else:
                 self._remove(entry)
             lease.lost.discard(key)
-            if sequence:
-                lease.ended[key] = max(sequence, lease.ended.get(key, 0))
+            lease.note(key, sequence)
         return Written(lease.id, lease.ttl, tuple(superseded))
 
     def revoke(self, lease_id: int) -> Written:
@@ -303,7 +306,7 @@ class Table:
     def _put(self, lease: Lease, announcement: Announcement, sequence: int) -> bool:
         """Registers an endpoint; returns False where something newer has the address."""
         key, endpoint = announcement.key, announcement.endpoint
-        if sequence and sequence < lease.ended.get(key, 0):
+        if sequence and sequence < lease.counted.get(key, 0):
             return False
         entry = self.entries.get(key)
         if entry is None:
@@ -315,6 +318,7 @@ class Table:
             entry.announced, entry.sequence, entry.reported = endpoint, sequence, None
             self._weights.add(entry.key.service, entry.announced)
         elif entry.lease.granted > lease.granted and not entry.held:
+            lease.note(key, sequence)
             return False
         else:
             self._forget(entry)
@@ -359,6 +363,7 @@ class Table:
         service = entry.key.service
         del self.entries[entry.key]
         del entry.lease.entries[entry.key]
+        entry.lease.note(entry.key, entry.sequence)
         leases = self._leases_of[service]
         leases[entry.lease.id] -= 1
         if not leases[entry.lease.id]:

@@ -16,7 +16,7 @@ import yaml
 
 from lbcore.client import RegistryAgent, RegistryClient, RegistryUpdate
 from lbcore.errors import LbError
-from lbcore.model import Endpoint
+from lbcore.model import Endpoint, Health
 from tests.harness.envoy import Envoy
 from tests.harness.etcd import Etcd, needs_etcd
 from tests.harness.process import wait_until
@@ -147,6 +147,7 @@ async def test_a_replica_below_a_compaction_lists_again_and_its_readers_hear_the
         relay.cut()
         await wait(wait_until, lambda: is_stale(away), "staleness")
         await wait(agent.announce, "web", Endpoint(CHANGED, weight=7))
+        await wait(agent.report, "web", KEPT, health=Health.UNKNOWN, wait=5.0)  # which changes nothing that shows
         await wait(agent.withdraw, "web", REMOVED)
         await wait(agent.announce, "web", Endpoint(ADDED))
         await wait(etcd.compact)

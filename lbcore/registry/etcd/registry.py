@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 _SWEEP = 0.5  # seconds between two judgements
 _READ_BACK = 2.0  # seconds that a confirmation waits at most for this server to have read what it wrote
-_KEEP = Decision(write=False)
+_KEEP = Decision(write=False, sure=True)
 _SUPERSEDED = Decision(write=False, superseded=True)
 
 
@@ -145,7 +145,7 @@ class EtcdRegistry:
     ) -> Written:
         def decide(key: Key, record: Record | None) -> Decision:
             new = Record(endpoint=wanted[key], lease=lease_id, granted=lease.granted, ttl=lease.ttl, sequence=sequence)
-            return _registered(record, new, self._view.leases)
+            return _registered(record, new, self._view.lives)
 
         return await self._written(lease_id, lease, wanted, decide)
 
@@ -209,8 +209,9 @@ class EtcdRegistry:
         self._expect_sync()
         lease = await self._known(lease_id)
 
-        def decide(_: Key, record: Record | None) -> Decision:
-            return _withdrawn(record, lease_id, sequence)
+        def decide(key: Key, record: Record | None) -> Decision:
+            gone = Record(endpoint=Endpoint(key.address), lease=lease_id, granted=lease.granted, ttl=lease.ttl)
+            return _withdrawn(record, gone, sequence)
 
         tombstones = await self._leases.for_tombstones() if sequence else 0
         return await self._written(lease_id, lease, keys, decide, tombstones)
@@ -398,13 +399,16 @@ class EtcdRegistry:
         """Removes what is under a lease that is gone; of several servers that do so at once one does it."""
 
         def decide(_: Key, record: Record | None) -> Decision:
-            return Decision(record is not None and record.lease == lease and not record.withdrawn)
+            return Decision(record is not None and record.lease == lease and not record.withdrawn, sure=True)
 
         await self._writer.write(lease, self._view.keys_of(lease), decide, alive=False)
 
 
-def _registered(record: Record | None, new: Record, leases: Mapping[int, LeaseRecord]) -> Decision:
-    """What an announcement makes of what is there."""
+def _registered(record: Record | None, new: Record, lives: Callable[[int, int], bool]) -> Decision:
+    """What an announcement makes of what is there.
+
+    One that says nothing new is written where its number is: else one that is late, of a number in between, would win.
+    """
     if record is None:
         return Decision(write=True, record=new)
     if record.lease == new.lease:
@@ -412,29 +416,40 @@ def _registered(record: Record | None, new: Record, leases: Mapping[int, LeaseRe
             return _SUPERSEDED
         if record.withdrawn:
             return Decision(write=True, record=new)
-        kept = replace(new, drained=record.drained, over=record.over) if record.drained or record.over else new
-        news = kept if kept.sequence == record.sequence else replace(kept, sequence=record.sequence)
-        return Decision(news != record, kept)
+        sequence = new.sequence or record.sequence
+        kept = replace(new, drained=record.drained, over=record.over, sequence=sequence)
+        return Decision(kept != record, kept)
     if record.withdrawn:
         return Decision(write=True, record=new)
-    if record.granted > new.granted and record.lease in leases:
+    if record.granted > new.granted and lives(record.lease, record.granted):
         return _SUPERSEDED
     return Decision(write=True, record=replace(new, over=record.lease))
 
 
 def _reported(record: Record | None, report: Report, lease: int, sequence: int) -> Decision:
-    """What a heartbeat makes of what is there; only a change of health is written."""
+    """What a heartbeat makes of what is there; load alone is not written."""
+    if report.health is None and (record is None or record.lease != lease):
+        return Decision(write=False, superseded=True, sure=True)
     if record is None or record.withdrawn or record.lease != lease or (sequence and sequence < record.sequence):
         return _SUPERSEDED
-    if report.health is None or report.health is record.reported:
+    if report.health is None:
         return _KEEP
-    return Decision(write=True, record=replace(record, reported=report.health, sequence=max(sequence, record.sequence)))
+    said = replace(record, reported=report.health, sequence=max(sequence, record.sequence))
+    return Decision(said != record, said)
 
 
-def _withdrawn(record: Record | None, lease: int, sequence: int) -> Decision:
-    """What a withdrawal makes of what is there: nothing, or for ordered writes that it was withdrawn."""
-    if record is None or record.withdrawn or record.lease != lease or (sequence and sequence < record.sequence):
+def _withdrawn(record: Record | None, gone: Record, sequence: int) -> Decision:
+    """What a withdrawal makes of what is there: nothing, or for ordered writes that it was withdrawn.
+
+    That is kept where nothing was there too: what is late may have been announced before.
+    """
+    gone = replace(gone, withdrawn=True, sequence=sequence)
+    if record is None or (record.withdrawn and record.lease != gone.lease):
+        return Decision(bool(sequence), gone, superseded=True)
+    if record.lease != gone.lease or (sequence and sequence < record.sequence):
         return _SUPERSEDED
+    if record.withdrawn:
+        return Decision(sequence > record.sequence, gone, superseded=True)
     if not sequence:
         return Decision(write=True)
     return Decision(write=True, record=replace(record, withdrawn=True, sequence=sequence, over=0))

@@ -17,6 +17,7 @@ from lbcore.registration import Announcement, Change, Key, Registration, check_a
 from lbcore.registry.admission import Weights
 from lbcore.registry.etcd.records import Keys, LeaseRecord, Record, decode_lease, decode_record
 from lbcore.registry.etcd.transactions import Write
+from lbcore.registry.table import same
 
 __all__ = ["View"]
 
@@ -87,6 +88,10 @@ class View:
             if (not service or key.service == service) and (found := self.registration(key)) is not None:
                 yield found
 
+    def lives(self, lease: int, granted: int) -> bool:
+        """Whether a lease that was granted at that revision is alive, as far as is known."""
+        return lease in self.leases or granted > self.revision
+
     def announced(self, key: Key) -> Endpoint | None:
         """What is announced under a key."""
         record = self.records.get(key)
@@ -145,10 +150,12 @@ class View:
         if record is not None:
             self.records[key] = record
             self._remember(key, record)
-        visible = record is not None and not record.withdrawn
-        if not visible:
+        if record is None or record.withdrawn:
             self.loads.pop(key, None)
-        return visible or (before is not None and not before.withdrawn)
+            return before is not None and not before.withdrawn
+        if before is None or before.withdrawn or before.lease != record.lease:
+            return True
+        return not same(before.shown, record.shown)  # else only the order of later writes has changed
 
     def _remember(self, key: Key, record: Record) -> None:
         if record.over:

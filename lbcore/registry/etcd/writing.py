@@ -27,11 +27,15 @@ _ATTEMPTS = 20
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """What is to become of a registration: `record` is written (or, where it is None, the key deleted) if `write`."""
+    """What is to become of a registration: `record` is written (or, where it is None, the key deleted) if `write`.
+
+    `sure`: that nothing is written holds whatever is there now, and not only what this server has read so far.
+    """
 
     write: bool
     record: Record | None = None
     superseded: bool = False
+    sure: bool = False
 
 
 Decide = Callable[[Key, Record | None], Decision]
@@ -78,16 +82,23 @@ class Writer:
         for _ in range(_ATTEMPTS):
             superseded: list[Key] = []
             changes: dict[Key, Write] = {}
+            doubtful: list[Key] = []
             for key in batch:
                 record, modified = read[key] if key in read else self._view.known(key)
                 decision = writing.decide(key, record)
                 if decision.superseded:
                     superseded.append(key)
-                elif decision.write:
+                if decision.write:
                     changes[key] = self._write(key, modified, decision.record, writing.tombstones)
-            if not changes:
-                return 0, superseded
+                elif not decision.sure and key not in read:
+                    doubtful.append(key)
             writes = list(changes.values())
+            if doubtful:  # what is written is compared; what is not may only be so because this server lags behind
+                self._view.expect_no_more(writes)
+                read |= await self._read(doubtful)
+                continue
+            if not writes:
+                return 0, superseded
             if len(batch) > 1 and size_of(writes) > MOST_BYTES:
                 self._view.expect_no_more(writes)
                 middle = len(batch) // 2

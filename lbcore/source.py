@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from lbcore.address import canonical_address, hostname, is_hostname
 from lbcore.errors import InvalidSetting, Mistake
+from lbcore.model import Locality, locality
 from lbcore.schema import Checked, attempt
 from lbcore.validation import Interval, Seconds, Whole, printable, refusal, visible_text
 
@@ -237,6 +238,8 @@ class Xds(SourceSettings):
             it EDS alone is asked, for the cluster's name.
         node_id, node_cluster: what this process calls itself.
         node_metadata: more of that; some control planes choose by it what they send.
+        node_locality: where this process is; some control planes send the nearest endpoints first.
+        ignore_resource_deletion: a cluster that CDS no longer has keeps its endpoints, and is in doubt (gRFC A53).
         ca_file: speak TLS, and trust these certificates in PEM; empty: plain text.
         cert_file, key_file: this client's own certificate and key, in PEM, for control planes that want one. All files
             are read again for each connection.
@@ -252,6 +255,8 @@ class Xds(SourceSettings):
     node_id: Annotated[str, printable] = "lbcore"
     node_cluster: Annotated[str, printable] = ""
     node_metadata: Annotated[Mapping[str, str], texts] = field(default_factory=dict)
+    node_locality: Annotated[Locality, locality] = field(default_factory=Locality)
+    ignore_resource_deletion: bool = False
     ca_file: Annotated[str, printable] = ""
     cert_file: Annotated[str, printable] = ""
     key_file: Annotated[str, printable] = ""

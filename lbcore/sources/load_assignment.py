@@ -11,11 +11,11 @@ from typing import Any
 
 from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 
 from lbcore.address import is_hostname
 from lbcore.errors import InvalidSetting
-from lbcore.membership import Membership
+from lbcore.membership import Membership, check_membership
 from lbcore.model import Endpoint, Health, Locality
 
 __all__ = ["membership_of"]
@@ -30,15 +30,19 @@ def membership_of(assignment: endpoint_pb2.ClusterLoadAssignment) -> Membership:
         place = Locality(group.locality.region, group.locality.zone, group.locality.sub_zone)
         if group.WhichOneof("lb_config"):
             raise InvalidSetting(f"{where}: expected its endpoints in lb_endpoints")
-        if group.load_balancing_weight.value:
+        if group.HasField("load_balancing_weight"):
             weights[place] = group.load_balancing_weight.value
+            if not weights[place]:
+                raise InvalidSetting(f"{where}.load_balancing_weight 0: expected 1 or more")
         for position, shown in enumerate(group.lb_endpoints):
             try:
                 endpoint = _endpoint(shown, place, group.priority)
             except InvalidSetting as wrong:
                 raise InvalidSetting(f"{where}.lb_endpoints[{position}]: {wrong}") from None
             endpoints.setdefault(endpoint.address, endpoint)
-    return Membership(tuple(endpoints.values()), weights)
+    membership = Membership(tuple(endpoints.values()), weights)
+    check_membership(membership)
+    return membership
 
 
 def _endpoint(shown: endpoint_components_pb2.LbEndpoint, place: Locality, priority: int) -> Endpoint:
@@ -72,4 +76,7 @@ def _address(shown: address_pb2.Address) -> str:
 def _metadata(shown: endpoint_components_pb2.LbEndpoint) -> dict[str, Any]:
     if "envoy.lb" not in shown.metadata.filter_metadata:
         return {}
-    return MessageToDict(shown.metadata.filter_metadata["envoy.lb"])
+    try:
+        return MessageToDict(shown.metadata.filter_metadata["envoy.lb"])
+    except (SerializeToJsonError, ValueError) as wrong:  # a number that is not finite
+        raise InvalidSetting(f"metadata envoy.lb: {wrong}") from None

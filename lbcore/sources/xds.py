@@ -24,6 +24,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from lbcore.errors import InvalidSetting
 from lbcore.membership import Membership
+from lbcore.model import Locality
 from lbcore.source import Xds
 from lbcore.sources.feed import Feed, FeedBroken, Timing
 from lbcore.sources.http import MAX_BODY
@@ -64,11 +65,14 @@ class XdsFeed(Feed):
         self._clusters: Subscription = kind(cluster_pb2.Cluster)
         self._endpoints: Subscription = kind(endpoint_pb2.ClusterLoadAssignment, () if source.cds else (self._cluster,))
         self._membership: Membership | None = None
+        self._exists = False  # the cluster, as far as CDS has said
         self._doubts: dict[str, str] = {}  # by type, why its last response is not used; what came before it is
 
     async def follow(self) -> AsyncGenerator[Membership | FeedBroken, None]:
         async with self._channel() as channel:
             call = self._stream(channel)
+            reading: asyncio.Future[Any] | None = None
+            self._doubts.clear()  # what is refused again is in doubt again
             try:
                 for request in self._opening():
                     await call.write(request)
@@ -80,13 +84,15 @@ class XdsFeed(Feed):
                         yield said
                     if (response := await reading) is _EOF:
                         raise FeedBroken("the server has ended the stream")
+                    before = self._membership
                     for request in self._answers(response):
                         await call.write(request)
                     reading = asyncio.ensure_future(call.read())
+                    # While one type is in doubt the other goes on.
+                    if self._membership is not None and (self._membership is not before or not self._doubts):
+                        yield self._membership
                     if self._doubts:
                         yield FeedBroken("; ".join(self._doubts.values()))
-                    elif self._membership is not None:
-                        yield self._membership
                     # Delta does not say when it has listed all clusters: one that is not among them is not there.
                     unknown = self._membership is None and not self._endpoints.names and not self._doubts
                     said = Membership() if unknown else None
@@ -96,6 +102,9 @@ class XdsFeed(Feed):
                 raise FeedBroken("the stream has ended") from None
             finally:
                 call.cancel()
+                if reading is not None:
+                    reading.cancel()
+                    await asyncio.gather(reading, return_exceptions=True)
 
     def _channel(self) -> grpc.aio.Channel:
         source = self._source
@@ -143,6 +152,8 @@ class XdsFeed(Feed):
         )
         if self._source.node_metadata:
             node.metadata.update(self._source.node_metadata)
+        if (place := self._source.node_locality) != Locality():
+            node.locality.CopyFrom(base_pb2.Locality(region=place.region, zone=place.zone, sub_zone=place.sub_zone))
         return node
 
     async def _silent(self, reading: asyncio.Future[Any]) -> bool:
@@ -153,6 +164,7 @@ class XdsFeed(Feed):
             return not reading.done()
         finally:
             sleeping.cancel()
+            await asyncio.gather(sleeping, return_exceptions=True)
 
     def _answers(self, response: Any) -> Iterator[Any]:
         """Takes a response over, or refuses it; the requests that say so."""
@@ -163,13 +175,13 @@ class XdsFeed(Feed):
         if subscription is None or take is None:
             return  # nobody has asked for it
         try:
+            self._doubts.pop(subscription.type_url, None)
             update = subscription.read(response)
             asked = take(update)
         except InvalidSetting as wrong:
             self._doubts[subscription.type_url] = f"refused: {wrong}"
             yield subscription.refuse(response, str(wrong))
         else:
-            self._doubts.pop(subscription.type_url, None)
             for name in {self._cluster, *self._endpoints.names} & update.errors.keys():
                 self._doubts[subscription.type_url] = f"{name}: {update.errors[name]}"
             yield subscription.accept(response)
@@ -182,13 +194,20 @@ class XdsFeed(Feed):
         if cluster is None:
             if not update.lacks(self._cluster):
                 return None
+            if self._exists and self._source.ignore_resource_deletion:  # gRFC A53
+                what = f"cluster {self._cluster!r:.200}: gone, which ignore_resource_deletion passes over"
+                self._doubts[self._clusters.type_url] = what
+                return None
+            self._exists = False
             self._membership = Membership()
             return ()
         if cluster.WhichOneof("cluster_discovery_type") == "type" and cluster.type == cluster_pb2.Cluster.EDS:
+            self._exists = True
             return (cluster.eds_cluster_config.service_name or cluster.name,)
         if not cluster.HasField("load_assignment"):
             raise InvalidSetting(f"cluster {cluster.name!r:.200}: expected one of type EDS, or with a load_assignment")
         self._membership = membership_of(cluster.load_assignment)
+        self._exists = True
         return ()
 
     def _take_endpoints(self, update: Update) -> None:

@@ -1,7 +1,7 @@
 """The bootstrap file of gRPC's xDS clients, which says where `xds:///NAME` is to be asked for.
 
-Of it the first server, its credentials and the node are read. Source: gRFC A27 and A65, grpc/grpc
-doc/grpc_xds_bootstrap_format.md.
+Of it the first server, its credentials, whether it may delete, and the node are read, less the node's metadata.
+Source: gRFC A27, A53 and A65, grpc/grpc doc/grpc_xds_bootstrap_format.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = ["bootstrap_fields"]
 
 _FILE = "GRPC_XDS_BOOTSTRAP"
 _CONTENT = "GRPC_XDS_BOOTSTRAP_CONFIG"
+_KEEPS_DELETED = "ignore_resource_deletion"  # gRFC A53
 
 
 class _Files(msgspec.Struct):
@@ -34,11 +35,19 @@ class _Credentials(msgspec.Struct):
 class _Server(msgspec.Struct):
     server_uri: str
     channel_creds: list[_Credentials] = []
+    server_features: list[str] = []
+
+
+class _Locality(msgspec.Struct):
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
 
 
 class _Node(msgspec.Struct):
     id: str = ""
     cluster: str = ""
+    locality: _Locality = msgspec.field(default_factory=_Locality)
 
 
 class _Bootstrap(msgspec.Struct):
@@ -61,9 +70,12 @@ def bootstrap_fields(environment: Mapping[str, str] = os.environ) -> list[tuple[
     if not bootstrap.xds_servers:
         raise InvalidSetting("bootstrap: expected a server in xds_servers")
     server = bootstrap.xds_servers[0]
+    place = bootstrap.node.locality
     fields = {
         "node_id": bootstrap.node.id,
         "node_cluster": bootstrap.node.cluster,
+        "node_locality": "/".join((place.region, place.zone, place.sub_zone)).rstrip("/"),
+        "ignore_resource_deletion": "true" if _KEEPS_DELETED in server.server_features else "",
         **_credentials(server.channel_creds),
     }
     return [

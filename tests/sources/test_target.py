@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbcore.errors import InvalidSetting
-from lbcore.model import Endpoint
+from lbcore.model import Endpoint, Locality
 from lbcore.source import Consul, Dns, HttpSd, Kubernetes, Xds
 from lbcore.sources.target import FileTarget, parse_target
 from lbcore.sources.xds_bootstrap import bootstrap_fields
@@ -138,6 +138,18 @@ def test_a_bootstrap_gives_the_first_credentials_that_can_be_used() -> None:
         ("cert_file", "/cert"),
         ("key_file", "/key"),
     ]
+
+
+def test_a_bootstrap_says_where_the_client_is_and_whether_the_server_may_delete(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = '{"server_uri": "a:1", "server_features": ["xds_v3", "ignore_resource_deletion"]}'
+    node = '{"id": "me", "locality": {"region": "eu", "zone": "a"}, "metadata": {"nested": {"more": [1]}}}'
+    content = f'{{"xds_servers": [{server}], "node": {node}}}'
+    monkeypatch.setenv("GRPC_XDS_BOOTSTRAP_CONFIG", content)
+    assert parse_target("xds:///web") == Xds(
+        "a:1", cluster="web", node_id="me", node_locality=Locality("eu", "a"), ignore_resource_deletion=True
+    )
 
 
 def test_a_bootstrap_gives_its_first_server_and_the_node() -> None:

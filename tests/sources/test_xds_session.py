@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from envoy.config.endpoint.v3 import endpoint_pb2
 
 from lbcore.model import Endpoint, Health, Locality
 from lbcore.source import Xds
@@ -164,6 +166,127 @@ async def test_endpoints_that_cannot_be_used_are_refused_and_the_old_ones_stay(
         assert nack.version_info == "1"
     await plane.send(EDS, "3", assignment("web-eds", "10.0.0.3"))
     assert await heard() == ["10.0.0.3:80"]
+
+
+@BOTH
+async def test_endpoints_go_on_while_clusters_are_in_doubt(plane: ScriptedPlane, heard: Heard) -> None:
+    await settled(plane, heard, "10.0.0.1")
+    bad = cluster("web")
+    bad.type = bad.STRICT_DNS
+    await plane.send(CDS, "2", bad)
+    assert (await heard.broken()).startswith("refused: cluster 'web': expected one of type EDS")
+    await plane.send(EDS, "2", assignment("web-eds", "10.0.0.2"))
+    assert await heard() == ["10.0.0.2:80"]
+    assert (await heard.broken()).startswith("refused: ")  # which is still so
+    await plane.send(CDS, "3", cluster("web", "web-eds"))
+    assert await heard() == ["10.0.0.2:80"]
+
+
+@BOTH
+async def test_what_was_in_doubt_on_one_stream_is_not_on_the_next(plane: ScriptedPlane, heard: Heard) -> None:
+    await settled(plane, heard, "10.0.0.1")
+    await plane.send(EDS, "2", assignment("web-eds", "web.internal"))
+    assert (await heard.broken()).startswith("refused: ")
+    await plane.request(EDS)
+    plane.end()
+    assert "restarting" in await heard.broken()
+    await plane.request(CDS)
+    await plane.request(EDS)
+    await plane.send(CDS, "1", cluster("web", "web-eds"))
+    assert await heard() == ["10.0.0.1:80"]
+
+
+def spoilt(change: Callable[[Any], None]) -> endpoint_pb2.ClusterLoadAssignment:
+    """Two endpoints, of which something is changed."""
+    shown = assignment("web-eds", "10.0.0.1", "10.0.0.2")
+    change(shown)
+    return shown
+
+
+def deep(shown: Any) -> None:
+    value = shown.endpoints[0].lb_endpoints[1].metadata.filter_metadata["envoy.lb"].fields["x"]
+    for _ in range(30):
+        value = value.list_value.values.add()
+    value.number_value = 1
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda it: socket(it, 1, port_value=0), "endpoints[0].lb_endpoints[1]: address '10.0.0.2:0': expected a port"),
+        (lambda it: socket(it, 1, port_value=99999), "endpoints[0].lb_endpoints[1]: address '10.0.0.2:99999': "),
+        (lambda it: socket(it, 1, named_port="http"), "endpoints[0].lb_endpoints[1]: address socket_address: "),
+        (lambda it: socket(it, 1, address=""), "endpoints[0].lb_endpoints[1]: address ':80': "),
+        (lambda it: weigh(it.endpoints[0].lb_endpoints[1], 0), "endpoints[0].lb_endpoints[1]: weight 0: "),
+        (lambda it: weigh(it.endpoints[0], 0), "endpoints[0].load_balancing_weight 0: expected 1 or more"),
+        (
+            lambda it: [weigh(each, 2**32 - 1) for each in it.endpoints[0].lb_endpoints],
+            "weights of priority 0, locality 'eu' add up to 8589934590: expected at most 4294967295",
+        ),
+        (lambda it: setattr(it.endpoints[0], "priority", 129), "endpoints[0].lb_endpoints[0]: priority 129: "),
+        (
+            lambda it: it.endpoints[0].lb_endpoints[1].metadata.filter_metadata["envoy.lb"].update({"x": math.nan}),
+            "endpoints[0].lb_endpoints[1]: metadata envoy.lb: ",
+        ),
+        (deep, "metadata: expected only text, finite numbers"),
+        (lambda it: it.endpoints[0].lb_endpoints.add(), "endpoints[0].lb_endpoints[2]: expected an endpoint"),
+        (
+            lambda it: it.endpoints[0].leds_cluster_locality_config.SetInParent(),
+            "endpoints[0]: expected its endpoints in lb_endpoints",
+        ),
+    ],
+)
+async def test_a_refusal_names_what_is_wrong_and_the_old_endpoints_stay(
+    plane: ScriptedPlane, heard: Heard, change: Callable[[Any], None], reason: str
+) -> None:
+    await settled(plane, heard, "10.0.0.1")
+    await plane.send(EDS, "2", spoilt(change))
+    assert (await heard.broken()).startswith("refused: ")
+    assert reason in (await plane.request(EDS)).error_detail.message
+    await plane.send(EDS, "3", assignment("web-eds", "10.0.0.3"))
+    assert await heard() == ["10.0.0.3:80"]
+
+
+def socket(shown: Any, position: int, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(shown.endpoints[0].lb_endpoints[position].endpoint.address.socket_address, name, value)
+
+
+def weigh(shown: Any, weight: int) -> None:
+    shown.load_balancing_weight.value = weight
+
+
+@BOTH
+async def test_a_cluster_whose_deletion_is_ignored_keeps_its_endpoints_and_follows_them(plane: ScriptedPlane) -> None:
+    async with following(plane, ignore_resource_deletion=True) as feed, Heard(feed) as heard:
+        await settled(plane, heard, "10.0.0.1")
+        await plane.send(CDS, "2", cluster("other"), removed=("web",))
+        assert await heard.broken() == "cluster 'web': gone, which ignore_resource_deletion passes over"
+        ack = await plane.request(CDS)
+        assert not ack.HasField("error_detail")
+        await plane.send(EDS, "2", assignment("web-eds", "10.0.0.2"))
+        assert await heard() == ["10.0.0.2:80"]
+        await heard.broken()
+        await plane.send(CDS, "3", cluster("other"), cluster("web", "web-eds"))
+        assert await heard() == ["10.0.0.2:80"]
+
+
+@SOTW
+async def test_a_cluster_that_never_was_is_not_there_whatever_is_ignored(plane: ScriptedPlane) -> None:
+    async with following(plane, ignore_resource_deletion=True) as feed, Heard(feed) as heard:
+        await plane.request(CDS)
+        await plane.send(CDS, "1", cluster("other"))
+        assert await heard() == []
+
+
+@BOTH
+async def test_where_the_client_is_is_said_once(plane: ScriptedPlane) -> None:
+    async with following(plane, node_locality="eu/a") as feed, Heard(feed):
+        first = await plane.request(CDS)
+        assert (first.node.locality.region, first.node.locality.zone) == ("eu", "a")
+        await plane.send(CDS, "1", cluster("web"))
+        assert not (await plane.request(CDS)).HasField("node")
 
 
 @BOTH

@@ -11,7 +11,6 @@ import logging
 import weakref
 from collections.abc import Coroutine, Generator
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -110,8 +109,8 @@ class Connecting:
         service = name_of(source)
         cluster = self._make(service)
         directory = Directory()
-        sources = RunningSources(directory, self._timing)
-        sources.want({service: replace(source, initial_fetch_timeout=0.0)})  # the caller waits as long as it wants
+        sources = RunningSources(directory, self._timing, patient=True)  # the caller says for how long it waits
+        sources.want({service: source})
         return await self._follow(cluster, directory, service, [sources.run()])
 
     async def _from_file(self, target: FileTarget) -> ConnectedCluster:
@@ -125,7 +124,7 @@ class Connecting:
             panic_threshold=definition.panic_threshold,
         )
         directory = Directory()
-        sources = RunningSources(directory, self._timing)
+        sources = RunningSources(directory, self._timing, patient=True)
         file = FileSource(path, directory, sources, only=definition.name)
         file.load_first()
         return await self._follow(cluster, directory, definition.name, [file.run(), sources.run()])
@@ -222,3 +221,14 @@ def _end_with(cluster: ConnectedCluster, following: asyncio.Task[None]) -> None:
             loop.call_soon_threadsafe(following.cancel)
 
     weakref.finalize(cluster, end).atexit = False
+    held = weakref.ref(cluster)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is None:
+            return
+        # A defect. The members stay, but nobody follows them any more, and that must not go unnoticed.
+        LOG.critical("a cluster follows its source no more", exc_info=task.exception())
+        if (left := held()) is not None:
+            left._stale = f"followed no more: {task.exception()!r}"
+
+    following.add_done_callback(ended)

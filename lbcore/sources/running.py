@@ -42,7 +42,8 @@ class RunningSources:
     """Holds a follower for each service that has a source.
 
     `want` says which there are to be, at once for readers of the directory; `run` carries it out until cancelled.
-    Iterating gives the followers. One whose settings stay the same goes on undisturbed.
+    Iterating gives the followers. One whose settings stay the same goes on undisturbed. `patient`: each is waited for
+    as long as it takes, whatever its `initial_fetch_timeout`.
     """
 
     def __init__(
@@ -51,12 +52,15 @@ class RunningSources:
         timing: Timing | None = None,
         remembered: RememberedMembers | None = None,
         open_feed: Callable[[Source, str, Timing], Feed] = open_feed,
+        *,
+        patient: bool = False,
     ) -> None:
         self._directory = directory
         self._timing = timing or Timing()
         self.remembered = remembered or RememberedMembers(None)
         self._to_keep: dict[str, tuple[Source, Membership]] = {}  # by source: what is not on disk yet
         self._open_feed = open_feed
+        self._patient = patient
         self._wanted: dict[str, Source] = {}
         self._running: dict[str, _Running] = {}
         self._ending: list[asyncio.Task[None]] = []
@@ -144,7 +148,7 @@ class RunningSources:
     async def _give_up(self, service: str, source: Source, follower: Follower) -> None:
         """Lets answers go on without a source that has not been heard from in time; 0 seconds is never."""
         after = source.initial_fetch_timeout
-        if not after:
+        if not after or self._patient:
             return
         await self._timing.sleep(after)
         if follower.last_success is not None:

@@ -71,6 +71,8 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
 class DeltaSubscription(Subscription[DeltaRequest]):
     """The subscription of one stream to one type."""
 
+    __slots__ = ("_at_once", "_due", "_names", "_owed", "_started", "_unaccepted", "_unanswered", "_wildcard")
+
     def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         super().__init__(resource_type, nonces)
         self._started = False

@@ -24,6 +24,8 @@ def knows_ttl(node: Node, *, wrapped: bool) -> bool:
 class Heartbeats:
     """The times of one stream's beats. `clock` counts seconds."""
 
+    __slots__ = ("_clock", "_due")
+
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._due: dict[ResourceType, float] = {}

@@ -32,6 +32,8 @@ class MakeBeforeBreak:
         clock: seconds, from any origin.
     """
 
+    __slots__ = ("_clock", "_deadlines", "_in_use", "_sent", "_subscriptions")
+
     def __init__(self, subscriptions: Mapping[ResourceType, Subscription[Any]], clock: Callable[[], float]) -> None:
         self._subscriptions = subscriptions
         self._clock = clock

@@ -48,6 +48,23 @@ class Session(Generic[RequestT]):
         permit: what the client may see, and be; None is everything.
     """
 
+    __slots__ = (
+        "_catalog",
+        "_heartbeats",
+        "_in_order",
+        "_kinds",
+        "_nonces",
+        "_observer",
+        "_only",
+        "_order",
+        "_subscribe",
+        "_subscriptions",
+        "_timed",
+        "node",
+        "permit",
+        "types",
+    )
+
     def __init__(
         self,
         subscribe: Callable[[ResourceType, Nonces], Subscription[RequestT]],
@@ -130,9 +147,9 @@ class Session(Generic[RequestT]):
             self._release_clusters()
 
     def _type_of(self, request: Request) -> ResourceType | None:
-        if self._only is None and not request.type_url:
-            raise ProtocolError("type_url: an aggregated stream needs it in every request")
         if self._only is None:
+            if not request.type_url:
+                raise ProtocolError("type_url: an aggregated stream needs it in every request")
             return ResourceType.of(request.type_url)
         if request.type_url not in ("", self._only.type_url):
             raise ProtocolError(f"type_url {request.type_url!r}: this service has only {self._only.type_url!r}")

@@ -81,6 +81,8 @@ class _Part(_Due, frozen=True, kw_only=True, gc=False):
 class SotwSubscription(Subscription[SotwRequest]):
     """What both kinds share: nonces, and at most one response that waits for its answer."""
 
+    __slots__ = ("_client_has_answered", "_in_flight", "_sent", "_superseded", "_unaccepted")
+
     wraps_ttl = True
 
     def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
@@ -181,6 +183,8 @@ class SotwSubscription(Subscription[SotwRequest]):
 class WholeSubscription(SotwSubscription):
     """CDS and LDS: every response lists all that the client is subscribed to; by name, or all by wildcard."""
 
+    __slots__ = ("_names", "_no_name_yet", "_owed", "_stale", "_wildcard")
+
     def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         super().__init__(resource_type, nonces)
         self._names: frozenset[str] = frozenset()
@@ -262,6 +266,8 @@ class WholeSubscription(SotwSubscription):
 
 class PartialSubscription(SotwSubscription):
     """EDS and RDS: by name only; a response holds what changed, and says nothing of what is gone."""
+
+    __slots__ = ("_due", "_named", "_sum")
 
     def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:
         super().__init__(resource_type, nonces)

@@ -41,6 +41,8 @@ class Stream(Generic[RequestT]):
         read: reads a request off the wire; raises `ProtocolError`.
     """
 
+    __slots__ = ("_alarm", "_context", "_ending", "_read", "_reader", "_session", "_write")
+
     def __init__(self, session: Session[RequestT], read: Callable[[bytes], RequestT], context: Context) -> None:
         self._session = session
         self._read = read
@@ -109,7 +111,14 @@ class Stream(Generic[RequestT]):
             self._fail(error)
 
     def _flush(self) -> None:
-        if self._write is None and (message := self._next_response()) is not None:
+        if self._write is not None or self._ending is not None:
+            return
+        try:
+            message = self._session.next_response()
+        except Exception as error:
+            self._fail(error)
+            return
+        if message is not None:
             self._write = Write(self._context.write(message), self._written)
             self._write.proceed()
         if self._write is None:
@@ -139,15 +148,6 @@ class Stream(Generic[RequestT]):
             self._cancel_reader()
         elif succeeded:  # else reading ends as well
             self._flush()
-
-    def _next_response(self) -> bytes | None:
-        if self._ending is not None:
-            return None
-        try:
-            return self._session.next_response()
-        except Exception as error:
-            self._fail(error)
-            return None
 
     def _fail(self, error: Exception) -> None:
         _log.error("the stream of %s ends", self._context.peer(), exc_info=error)

@@ -86,6 +86,8 @@ class Subscription(abc.ABC, Generic[RequestT]):
     `timed` is set where the client knows TTLs; `wraps_ttl` says whether it has to know the wrapper for them too.
     """
 
+    __slots__ = ("_nonces", "_refused", "_resources", "_retained", "_told", "resource_type", "timed")
+
     wraps_ttl = False
 
     def __init__(self, resource_type: ResourceType, nonces: Nonces) -> None:

@@ -24,15 +24,18 @@ class Write:
         ended: called once when it is over, with whether it succeeded; it did not where the client has gone.
     """
 
-    __slots__ = ("_ended", "_waits_for", "_writing")
+    __slots__ = ("_cancelled", "_ended", "_waits_for", "_writing")
 
     def __init__(self, writing: Coroutine[Any, Any, None], ended: Callable[[bool], None]) -> None:
         self._writing = writing
         self._ended = ended
         self._waits_for: asyncio.Future[None] | None = None
+        self._cancelled = False
 
     def proceed(self, _: object = None) -> None:
         """Goes on until it has to wait, or is over."""
+        if self._cancelled:  # after what it waited for had happened: this call was on its way already
+            return
         try:
             waits_for: asyncio.Future[None] = self._writing.send(None)
         except StopIteration:
@@ -45,6 +48,7 @@ class Write:
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
+        self._cancelled = True
         if self._waits_for is not None:
             self._waits_for.remove_done_callback(self.proceed)
         self._writing.close()

@@ -176,6 +176,24 @@ async def test_a7_a_client_that_leaves_inside_of_a_response_leaves_nothing_behin
     await eventually(lambda: not writes())
 
 
+async def test_a7_a_write_that_is_over_when_its_client_leaves_is_not_gone_on_with() -> None:
+    loop = asyncio.get_running_loop()
+    taken = loop.create_future()
+    failures: list[object] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+
+    async def writing() -> None:
+        await taken
+
+    write = Write(writing(), failures.append)
+    write.proceed()
+    taken.set_result(None)  # gRPC has taken the message, of which the write hears in the next turn
+    write.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert failures == []
+
+
 async def write_begun(served: Plane) -> None:
     """Returns while a response is on its way. Its end is an event of its own, so every turn of the loop has to look."""
     while not any(stream._write for stream in served.xds._streams):  # noqa: ASYNC110 - nothing signals it

@@ -49,9 +49,9 @@ def assignment(service: ServiceSnapshot, endpoints: EncodedEndpoints, frames: Fr
     """The service's assignment, put together from what is serialised."""
     bodies = endpoints.bodies
     parts = [frames.name]
-    for index, head, tail, around in frames.groups:
+    for index, length, opening, tail in frames.groups:
         body = bodies[index]
-        parts += (field_tag(2, around + len(body)), head, body, tail)
+        parts += (opening if len(body) == length else frames.opening(index, body), body, tail)
     parts.append(_policy(service.overprovisioning_factor, service.drop_overload))
     return Resource(ResourceType.ASSIGNMENT, service.name, parts, ttl=service.ttl)
 
@@ -61,8 +61,8 @@ class Frames:
 
     Fields:
         name: the assignment's.
-        groups: in order, the index of a group among its endpoints', what precedes and what follows its endpoints, and
-            how long both are.
+        groups: in order, the index of a group among its endpoints', how long these are at first, what precedes them as
+            long as they are, and what follows them.
     """
 
     def __init__(self, service: ServiceSnapshot, endpoints: EncodedEndpoints, near: Locality) -> None:
@@ -75,11 +75,19 @@ class Frames:
         rank = {priority: rank for rank, priority in enumerate(sorted({priority for priority, *_ in placed}))}
         weights = service.locality_weights
         self.name = text_field(1, service.name)
-        self.groups: list[tuple[int, bytes, bytes, int]] = []
+        self.groups: list[tuple[int, int, bytes, bytes]] = []
+        self._heads: dict[int, tuple[bytes, int]] = {}  # what follows a group's tag; how long all around is
         for priority, region, zone, sub_zone, index in placed:
             weight = weights.get(endpoints.groups[index][1], 1) if weights else 1
             head, tail = _locality(region, zone, sub_zone), _tail(weight, rank[priority])
-            self.groups.append((index, head, tail, len(head) + len(tail)))
+            self._heads[index] = head, len(head) + len(tail)
+            body = endpoints.bodies[index]
+            self.groups.append((index, len(body), self.opening(index, body), tail))
+
+    def opening(self, index: int, body: bytes) -> bytes:
+        """What precedes a group's endpoints, `body`."""
+        head, around = self._heads[index]
+        return field_tag(2, around + len(body)) + head
 
     @classmethod
     def of(

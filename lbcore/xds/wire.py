@@ -21,6 +21,7 @@ __all__ = ["NO_CLUSTERS", "Resource", "delta_body", "delta_heartbeat", "sotw_bod
 NO_CLUSTERS: frozenset[str] = frozenset()
 
 _CONTROL_PLANE = "lbcore"
+_URL = {each: text_field(1, each.type_url) for each in ResourceType}  # Any.type_url
 _WRAPPER = "type.googleapis.com/envoy.service.discovery.v3.Resource"
 _NOT_FOUND = 5  # google.rpc.Code
 
@@ -49,12 +50,11 @@ class Resource:
         ttl: float | None = None,
     ) -> None:
         parts = [message.SerializeToString(deterministic=True)] if isinstance(message, Message) else [*message]
-        length = sum(map(len, parts))
-        url = text_field(1, resource_type.type_url)
-        tag = field_tag(2, length)
+        value = parts[0] if len(parts) == 1 else b"".join(parts)
+        url, tag = _URL[resource_type], field_tag(2, len(value))
         self.name = name
         self.ttl = ttl
-        self.framed = b"".join([field_tag(2, len(url) + len(tag) + length), url, tag, *parts])
+        self.framed = b"".join((field_tag(2, len(url) + len(tag) + len(value)), url, tag, value))
         self.version = xxhash.xxh3_64_hexdigest(self.framed if ttl is None else self.framed + _duration(6, ttl))
         names = text_field(3, name) + text_field(1, self.version)
         self.delta_header = field_tag(2, len(names) + len(self.framed)) + names

@@ -81,7 +81,7 @@ envoy: .envoy/.installed
 
 # Programs that tests run against, by their Debian packages: installed where they are absent and one may.
 programs:
-	@for program in dnsmasq:dnsmasq-base etcd:etcd-server; do \
+	@for program in dnsmasq:dnsmasq-base etcd:etcd-server prometheus:prometheus; do \
 		PATH="$$PATH:/usr/sbin" command -v $${program%:*} >/dev/null \
 			|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${program#*:}; } >/dev/null 2>&1 \
 			|| echo "$${program%:*} is not there and cannot be installed: the tests that need it are skipped"; \

@@ -102,6 +102,8 @@ class Outages:
                 wait_until(lambda replica=replica: self._count(replica) == registrations + len(living), "all", LIMIT)  # type: ignore[misc]
                 wait_until(lambda replica=replica: b"registry" not in _stale(replica), "no staleness", LIMIT)  # type: ignore[misc]
             self._expect(living)
+        removed = self.envoy.stats("cluster_manager.cluster_removed")["cluster_manager.cluster_removed"]
+        assert removed <= 1, "clusters other than that of the step that ended it itself"
         bulk.close()
         self.report.failures = list(self.load.failures)
         self.report.requests = self.load.mark()

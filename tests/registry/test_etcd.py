@@ -255,6 +255,54 @@ async def test_most_of_a_service_silent_at_once_is_held_even_where_no_server_was
         assert second.registry.held == {}
 
 
+async def test_nine_of_ten_leases_ending_at_once_are_held_and_what_is_deregistered_goes(
+    start: Start, connection: EtcdConnection
+) -> None:
+    first, second = await start(), await start()
+    addresses = [f"10.0.0.{n}:80" for n in range(10)]
+    leases = [(await first.registry.register(0, TTL, of(address))).lease for address in addresses]
+    await until(lambda: len(second.addresses()) == 10, "all of them")
+    for lease in leases[1:]:
+        await connection.call("Lease", "LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease))  # as if they had run out
+    for server in (first, second):
+        await until(lambda: sum(each.held for each in server.registry.registrations()) == 9, "the mark")  # noqa: B023
+        for _ in range(60):
+            server.late += TTL / 10
+            await server.registry.judge()
+            assert (len(server.addresses()), server.registry.held.get("web", 9)) == (10, 9)
+        await until(lambda: "web (9)" in server.directory.current.stale.get("registry", ""), "staleness")  # noqa: B023
+    await second.registry.deregister(leases[9], [Key("web", addresses[9])])
+    await second.registry.revoke(leases[8])
+    withdrawn = Beat(lease=leases[7], withdrawals=[Key("web", addresses[7])], sequence=9)
+    with pytest.raises(UnknownLease):
+        await second.registry.begin(withdrawn)
+    with pytest.raises(UnknownLease):
+        await second.registry.deregister(leases[9], [Key("web", addresses[9])])
+    await until(lambda: first.addresses() == set(addresses[:7]), "the end of those")
+    assert (await second.registry.deregister(leases[6], [Key("web", addresses[0])])).superseded == (
+        Key("web", addresses[0]),
+    )
+
+
+async def test_flapping_is_damped(start: Start) -> None:
+    server, other = await start(), await start()
+    lease = (await server.registry.register(0, TTL, of(ONE, "10.0.0.2:80"))).lease
+
+    def shown() -> list[Health]:
+        found = [each.directory.current.services.get("web") for each in (server, other)]
+        return [each.endpoints[0].health for each in found if each is not None]
+
+    for _ in range(3):
+        for health in (Health.HEALTHY, Health.UNHEALTHY):
+            await server.registry.heartbeat(lease, [Report(WEB, health)])
+            await until(lambda: shown() == [health] * 2, "what is said")  # noqa: B023
+    await server.registry.heartbeat(lease, [Report(WEB, Health.HEALTHY)])
+    await until(lambda: [each.registry.damped for each in (server, other)] == [{"web": 1}] * 2, "the damping")
+    assert shown() == [Health.UNHEALTHY] * 2
+    server.late = other.late = 11.0
+    await until(lambda: shown() == [Health.HEALTHY] * 2, "its return")
+
+
 async def test_kill_9_of_etcd_takes_nothing_away_and_its_return_is_followed(start: Start, etcd: Etcd) -> None:
     server = await start()
     lease = (await server.registry.register(0, 30.0, of(ONE))).lease

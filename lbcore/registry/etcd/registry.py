@@ -194,7 +194,11 @@ class EtcdRegistry:
             await asyncio.wait(earlier)
         lease_id, superseded = beat.lease, set[Key]()
         if lease_id:
-            lease = await self._keep(lease_id)
+            try:
+                lease = await self._keep(lease_id)
+            except UnknownLease:  # the agent announces everything anew, but not what it withdraws
+                await self._remove_held(lease_id, beat.withdrawals)
+                raise
         else:
             lease_id, lease = await self._grant(lifetime)
         if wanted:
@@ -207,7 +211,12 @@ class EtcdRegistry:
     async def deregister(self, lease_id: int, keys: Sequence[Key], sequence: int = 0) -> Written:
         """See `Registry.deregister`."""
         self._expect_sync()
-        lease = await self._known(lease_id)
+        try:
+            lease = await self._known(lease_id)
+        except UnknownLease:
+            if not self._view.keys_of(lease_id):
+                raise
+            return await self._remove_held(lease_id, keys)
 
         def decide(key: Key, record: Record | None) -> Decision:
             gone = Record(endpoint=Endpoint(key.address), lease=lease_id, granted=lease.granted, ttl=lease.ttl)
@@ -219,7 +228,8 @@ class EtcdRegistry:
     async def revoke(self, lease_id: int) -> Written:
         """See `Registry.revoke`."""
         written = await self.deregister(lease_id, sorted(self._view.keys_of(lease_id)))
-        await self._leases.revoke(lease_id)
+        if written.ttl:  # else it has run out
+            await self._leases.revoke(lease_id)
         return replace(written, ttl=0.0)
 
     async def drain(self, lease_id: int, key: Key, drained: bool = True) -> Written:
@@ -245,6 +255,17 @@ class EtcdRegistry:
         async with aclosing(self._feed.watch(service, epoch, revision)) as updates:  # type: ignore[type-var]
             async for update in updates:
                 yield update
+
+    async def _remove_held(self, lease_id: int, keys: Sequence[Key]) -> Written:
+        """Removes registrations whose lease has run out, but that are held: what is said so is no silence."""
+
+        def decide(_: Key, record: Record | None) -> Decision:
+            mine = record is not None and record.lease == lease_id and not record.withdrawn
+            return Decision(mine, superseded=not mine)
+
+        revision, superseded = await self._writer.write(lease_id, keys, decide, alive=False)
+        await self._until(revision)
+        return Written(lease_id, 0.0, tuple(superseded))
 
     async def _written(
         self,

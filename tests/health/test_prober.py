@@ -157,8 +157,9 @@ async def test_a_probe_that_raises_counts_as_failed_and_the_next_goes_on(caplog:
 async def test_channels_of_endpoints_that_have_left_are_closed() -> None:
     opened, closed = [], []
 
-    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         opened.append(reader)
+        writer.write(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # SETTINGS: gRPC closes nothing before it has them
         try:
             while await reader.read(4096):
                 pass

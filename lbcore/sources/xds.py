@@ -35,6 +35,7 @@ __all__ = ["XdsFeed"]
 
 _ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - grpc-stubs lacks it
+_AGAIN = 1.0  # seconds before what has been refused is refused again: go-control-plane sends it anew at once, for ever
 _QUIET = 5.0  # seconds of silence that mean something: on a resumed stream, that nothing has changed
 _OPTIONS = (
     # A channel of its own, which does not wait because another one to the same server has failed.
@@ -65,6 +66,7 @@ class XdsFeed(Feed):
         self._clusters: Subscription = kind(cluster_pb2.Cluster)
         self._endpoints: Subscription = kind(endpoint_pb2.ClusterLoadAssignment, () if source.cds else (self._cluster,))
         self._membership: Membership | None = None
+        self._refused: set[str] = set()  # types whose last response was refused
         self._exists = False  # the cluster, as far as CDS has said
         self._doubts: dict[str, str] = {}  # by type, why its last response is not used; what came before it is
 
@@ -73,6 +75,7 @@ class XdsFeed(Feed):
             call = self._stream(channel)
             reading: asyncio.Future[Any] | None = None
             self._doubts.clear()  # what is refused again is in doubt again
+            self._refused.clear()
             try:
                 for request in self._opening():
                     await call.write(request)
@@ -85,7 +88,10 @@ class XdsFeed(Feed):
                     if (response := await reading) is _EOF:
                         raise FeedBroken("the server has ended the stream")
                     before = self._membership
+                    refused_before = set(self._refused)
                     for request in self._answers(response):
+                        if refused_before & self._refused & {response.type_url}:
+                            await self._timing.sleep(_AGAIN)
                         await call.write(request)
                     reading = asyncio.ensure_future(call.read())
                     # While one type is in doubt the other goes on.
@@ -180,8 +186,10 @@ class XdsFeed(Feed):
             asked = take(update)
         except InvalidSetting as wrong:
             self._doubts[subscription.type_url] = f"refused: {wrong}"
+            self._refused.add(subscription.type_url)
             yield subscription.refuse(response, str(wrong))
         else:
+            self._refused.discard(subscription.type_url)
             for name in {self._cluster, *self._endpoints.names} & update.errors.keys():
                 self._doubts[subscription.type_url] = f"{name}: {update.errors[name]}"
             yield subscription.accept(response)

@@ -169,6 +169,31 @@ async def test_endpoints_that_cannot_be_used_are_refused_and_the_old_ones_stay(
 
 
 @BOTH
+async def test_what_is_sent_again_although_it_is_refused_is_refused_again_after_a_pause(plane: ScriptedPlane) -> None:
+    """go-control-plane answers a refusal in the state of the world at once, with the same."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await asyncio.sleep(0.05)
+
+    source = Xds(plane.address, api_type="delta_grpc" if plane.delta else "grpc")
+    async with Following(XdsFeed(source, "web", Timing(sleep=sleep))) as feed, Heard(feed) as heard:
+        await settled(plane, heard, "10.0.0.1")
+        for _ in range(3):
+            await plane.send(EDS, "2", assignment("web-eds", "web.internal"))
+            await heard.broken()
+            assert (await plane.request(EDS)).HasField("error_detail")
+        assert slept.count(1.0) == 2
+        await plane.send(EDS, "3", assignment("web-eds", "10.0.0.2"))
+        assert await heard() == ["10.0.0.2:80"]
+        await plane.request(EDS)
+        await plane.send(EDS, "4", assignment("web-eds", "web.internal"))
+        await heard.broken()
+        assert slept.count(1.0) == 2  # the first refusal of another one is at once
+
+
+@BOTH
 async def test_endpoints_go_on_while_clusters_are_in_doubt(plane: ScriptedPlane, heard: Heard) -> None:
     await settled(plane, heard, "10.0.0.1")
     bad = cluster("web")

@@ -12,7 +12,8 @@ __all__ = ["canonical_address", "grpc_target", "hostname", "is_hostname", "split
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_CANONICAL_IPV4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}:([1-9][0-9]{{0,4}})\Z")  # what most addresses are
+_CANONICAL_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5]))))"
+_CANONICAL_IPV4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}:{_CANONICAL_PORT}\Z")  # what most addresses are
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _MAX_UNIX_PATH = 107  # sockaddr_un.sun_path less its terminating zero (unix(7))
 _FORMS = 'expected "IP:PORT", "[IPv6]:PORT", "HOSTNAME:PORT" or "unix:/PATH"'
@@ -25,7 +26,7 @@ def canonical_address(value: object, field: str = "address") -> str:
     '[2001:db8::1]:443'
     """
     address = text(value, field)
-    if (found := _CANONICAL_IPV4.match(address)) and int(found[1]) <= 65535:
+    if _CANONICAL_IPV4.match(address):
         return address
     if address.startswith("unix:"):
         return _unix(address, field)

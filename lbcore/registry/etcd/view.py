@@ -6,6 +6,7 @@ A registration whose lease's key is gone is `held`: it stays what it was until t
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -35,9 +36,9 @@ class View:
         self.loads: dict[Key, LoadReport] = {}  # kept by SharedLoads
         self._keys = keys
         self._modified: dict[Key, int] = {}
-        self._keys_of: dict[int, set[Key]] = {}
+        self._keys_of: defaultdict[int, set[Key]] = defaultdict(set)
         self._lost: dict[int, set[Key]] = {}  # by lease, what newer ones took over from it
-        self._leases_of: dict[str, dict[int, int]] = {}  # by service and lease, its registrations
+        self._leases_of: defaultdict[str, dict[int, int]] = defaultdict(dict)  # by service and lease, its registrations
         self._expected: dict[bytes, _Expected] = {}  # what this server writes, and will read back
 
     def apply(self, step: Step) -> list[Change]:
@@ -163,8 +164,8 @@ class View:
         if record.withdrawn:
             return
         self.weights.add(key.service, record.endpoint)
-        self._keys_of.setdefault(record.lease, set()).add(key)
-        leases = self._leases_of.setdefault(key.service, {})
+        self._keys_of[record.lease].add(key)
+        leases = self._leases_of[key.service]
         leases[record.lease] = leases.get(record.lease, 0) + 1
 
     def _forget(self, key: Key, record: Record) -> None:

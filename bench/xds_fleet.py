@@ -51,8 +51,8 @@ class Server:
 
 
 @contextmanager
-def server(services: int, endpoints: int) -> Iterator[Server]:
-    command = [sys.executable, "-m", "bench.xds_server", str(services), str(endpoints)]
+def server(services: int, endpoints: int, module: str = "bench.xds_server") -> Iterator[Server]:
+    command = [sys.executable, "-m", module, str(services), str(endpoints)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Server(process)
         process.communicate(timeout=30)

@@ -33,12 +33,14 @@ class RegistryUpdate:
         snapshot: whether `registrations` are all there are.
         registrations: those that are new or changed.
         removed: keys of those that are gone.
+        stale: why all of it may be out of date; empty where it is not. An update comes when that begins and ends.
     """
 
     revision: int
     snapshot: bool
     registrations: tuple[Registration, ...]
     removed: tuple[Key, ...]
+    stale: str = ""
 
 
 class RegistryClient:
@@ -140,4 +142,5 @@ def _update(message: pb.WatchResponse) -> RegistryUpdate:
         snapshot=message.snapshot,
         registrations=tuple(map(registration_value, message.registrations)),
         removed=tuple(Key(each.service, each.address) for each in message.removed),
+        stale=message.stale,
     )

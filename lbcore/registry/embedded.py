@@ -80,7 +80,9 @@ class EmbeddedRegistry:
     async def sweep(self) -> None:
         """Ends the leases that have run out."""
         self._table.sweep()
-        self._publisher.mark_stale(held_reason(self._table.held))
+        reason = held_reason(self._table.held)
+        self._feed.mark_stale(reason)
+        self._publisher.mark_stale(reason)
         try:
             await self._kept()
         except StoreFailed as wrong:
@@ -104,6 +106,11 @@ class EmbeddedRegistry:
     def epoch(self) -> str:
         """Of this process: its history does not outlive it."""
         return self._feed.epoch
+
+    @property
+    def stale(self) -> str:
+        """Why what it tells may be out of date; empty where it is not."""
+        return self._feed.stale
 
     @property
     def damped(self) -> Mapping[str, int]:

@@ -27,12 +27,14 @@ class Update:
         epoch: which history that revision belongs to.
         snapshot: every registration there is, in place of all that the reader knew; None where `changes` say it.
         changes: in order; of each key the newest alone.
+        stale: why all of it may be out of date; empty where it is not.
     """
 
     revision: int
     epoch: str
     snapshot: tuple[Registration, ...] | None = None
     changes: tuple[Change, ...] = ()
+    stale: str = ""
 
 
 class Feed:
@@ -42,6 +44,7 @@ class Feed:
         self, epoch: str, registrations: Callable[[str], Iterable[Registration]], revision: Callable[[], int]
     ) -> None:
         self.epoch = epoch
+        self.stale = ""
         self._registrations = registrations
         self._revision = revision
         self._history: deque[Change] = deque(maxlen=REMEMBERED)
@@ -54,6 +57,15 @@ class Feed:
             if len(self._history) == REMEMBERED:
                 self._oldest = self._history[0].revision
             self._history.append(change)
+        self._wake()
+
+    def mark_stale(self, reason: str) -> None:
+        """Says why what is told may be out of date; empty where it is not. Readers hear when that begins and ends."""
+        before, self.stale = self.stale, reason
+        if bool(before) is not bool(reason):
+            self._wake()
+
+    def _wake(self) -> None:
         for woken in self._watches:
             woken.set()
 
@@ -72,13 +84,13 @@ class Feed:
         woken = asyncio.Event()
         self._watches.add(woken)
         try:
-            first = True
+            first, stale = True, False
             while True:
                 woken.clear()
                 update = self._since(service, epoch, revision)
-                if first or update.changes or update.snapshot is not None:
+                if first or update.changes or update.snapshot is not None or bool(update.stale) is not stale:
                     yield update
-                first, epoch, revision = False, update.epoch, update.revision
+                first, epoch, revision, stale = False, update.epoch, update.revision, bool(update.stale)
                 if not woken.is_set():
                     await woken.wait()
         finally:
@@ -87,11 +99,11 @@ class Feed:
     def _since(self, service: str, epoch: str, revision: int) -> Update:
         newest = self._revision()
         if epoch != self.epoch or not self._oldest <= revision <= newest:
-            return Update(newest, self.epoch, snapshot=tuple(self._registrations(service)))
+            return Update(newest, self.epoch, snapshot=tuple(self._registrations(service)), stale=self.stale)
         latest: dict[tuple[str, str], Change] = {}
         for change in reversed(self._history):
             if change.revision <= revision:
                 break
             if not service or change.key.service == service:
                 latest.setdefault(change.key, change)
-        return Update(newest, self.epoch, changes=tuple(reversed(latest.values())))
+        return Update(newest, self.epoch, changes=tuple(reversed(latest.values())), stale=self.stale)

@@ -46,6 +46,10 @@ class Registry(Protocol):
         """How many leases are held by self-preservation, by service."""
 
     @property
+    def stale(self) -> str:
+        """Why what it tells may be out of date; empty where it is not."""
+
+    @property
     def damped(self) -> Mapping[str, int]:
         """How many endpoints are held back because they flap, by service."""
 

@@ -170,6 +170,7 @@ class RegistryService:
             registrations=_messages(_visible(self._registry.registrations(request.service))),
             revision=self._registry.revision,
             epoch=self._registry.epoch,
+            stale=self._registry.stale,
         )
         return response.SerializeToString()
 
@@ -190,7 +191,9 @@ def _messages(registrations: Iterable[Registration]) -> Iterable[pb.Registration
 
 
 def _watch_response(update: Update) -> pb.WatchResponse:
-    response = pb.WatchResponse(revision=update.revision, epoch=update.epoch, snapshot=update.snapshot is not None)
+    response = pb.WatchResponse(
+        revision=update.revision, epoch=update.epoch, snapshot=update.snapshot is not None, stale=update.stale
+    )
     for registration in _visible(update.snapshot or ()):
         response.registrations.append(registration_message(registration))
     for change in update.changes:

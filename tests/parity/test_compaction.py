@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from lbcore.client import RegistryAgent, RegistryClient, RegistryUpdate
-from lbcore.errors import LbError
 from lbcore.model import Endpoint, Health
 from tests.harness.envoy import Envoy
 from tests.harness.etcd import Etcd, needs_etcd
 from tests.harness.process import wait_until
+from tests.harness.registry_watch import watched
 from tests.harness.relay import Relay
 from tests.harness.service import ROOT, LbcoreService
 from tests.xds.clients import EDS, DeltaClient, method_path, resources
@@ -36,21 +36,9 @@ def replica(folder: Path, store: str) -> LbcoreService:
     return LbcoreService(folder, "services: {}", "--store", f"etcd://{store}/lbcore")
 
 
-@contextmanager
-def watching(address: str) -> Iterator[list[RegistryUpdate]]:
-    """What a watch of all services is told."""
-    updates: list[RegistryUpdate] = []
-    with RegistryClient(address) as client:
-
-        def follow() -> None:
-            with suppress(LbError, ValueError):  # the client is closed
-                for update in client.watch():
-                    updates.append(update)  # noqa: PERF402 - they are read while it goes on
-
-        following = threading.Thread(target=follow, daemon=True)
-        following.start()
-        yield updates
-    following.join(30)
+def changes(updates: list[RegistryUpdate]) -> list[RegistryUpdate]:
+    """Without those that say only that what is known is out of date, or is so no more."""
+    return [each for each in updates if each.snapshot or each.registrations or each.removed]
 
 
 @contextmanager
@@ -133,7 +121,7 @@ async def test_a_replica_below_a_compaction_lists_again_and_its_readers_hear_the
         away = enter(await wait(replica, tmp_path / "a", relay.address))
         await wait(wait_until, lambda: len(listed(away)) == 4, "all at the replica")
 
-        updates = enter(watching(away.grpc))
+        updates = enter(watched(away.grpc))
         channel = await running.enter_async_context(grpc.aio.insecure_channel(away.grpc))
         assignments = Assignments(DeltaClient(channel, method_path("Delta", EDS), EDS, {}))
         following = asyncio.ensure_future(assignments.follow())
@@ -156,16 +144,21 @@ async def test_a_replica_below_a_compaction_lists_again_and_its_readers_hear_the
 
         await wait(wait_until, lambda: not is_stale(away), "the end of staleness")
         await wait(wait_until, lambda: set(envoy.hosts("web")) == AFTER, "the difference in Envoy")
-        await wait(wait_until, lambda: len(updates) > told and len(assignments.sent) > sent, "what readers are told")
+        await wait(
+            wait_until, lambda: changes(updates[told:]) and len(assignments.sent) > sent, "what readers are told"
+        )
         await wait(agent.announce, "others", Endpoint(OTHERS, weight=2))  # and what comes after it
-        await wait(wait_until, lambda: "others" in assignments.sent[-1] and len(updates) > told + 1, "the last change")
+        await wait(
+            wait_until, lambda: "others" in assignments.sent[-1] and len(changes(updates[told:])) > 1, "the last"
+        )
         assert await wait(listed, away) == await wait(listed, other)
         versions = [json.loads((await wait(each.get, "/ready")).body)["version"] for each in (away, other)]
 
-    difference, last = updates[told:]
+    difference, last = changes(updates[told:])
     assert (difference.snapshot, [key.address for key in difference.removed]) == (False, [REMOVED])
     assert {each.endpoint.address: each.endpoint.weight for each in difference.registrations} == {CHANGED: 7, ADDED: 1}
     assert ([each.endpoint.address for each in last.registrations], last.removed) == ([OTHERS], ())
+    assert (bool(updates[told].stale), changes([updates[told]]), updates[-1].stale) == (True, [], "")
     assert assignments.sent[sent:] == [{"web": AFTER}, {"others": {OTHERS}}]
     assert seen == {frozenset(BEFORE), frozenset(AFTER)}
     assert len(set(versions)) == 1

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 
 from lbcore.client import Registration, RegistryClient
 from lbcore.errors import LbError
+from lbcore.service.proto import registry_pb2 as pb
+from lbcore.service.proto.registry_pb2_grpc import RegistryStub
 from tests.harness.etcd import Etcd, needs_etcd
 from tests.harness.process import Process, wait_until
+from tests.harness.registry_watch import watched
 from tests.harness.service import LBCORE, LbcoreService
 
 pytestmark = needs_etcd
@@ -42,6 +46,11 @@ def addresses(service: LbcoreService) -> set[str]:
             return {each.endpoint.address for each in client.registrations()}
         except LbError:
             return set()
+
+
+def list_all(service: LbcoreService) -> pb.ListResponse:
+    with grpc.insecure_channel(service.grpc) as channel:
+        return RegistryStub(channel).List(pb.ListRequest(), timeout=30)
 
 
 def version(service: LbcoreService) -> str:
@@ -89,9 +98,16 @@ def test_a_wrapped_program_goes_on_at_the_other_replica_before_its_lease_ends(
 
 def test_an_outage_of_etcd_shows_and_takes_nothing_away(replicas: list[LbcoreService], etcd: Etcd) -> None:
     service = replicas[0]
-    with Registration("web", ONE, target=service.grpc, ttl=30.0, drain_time=0) as registration:
+    with (
+        Registration("web", ONE, target=service.grpc, ttl=30.0, drain_time=0) as registration,
+        watched(service.grpc) as updates,
+    ):
+        assert [(len(each.registrations), each.stale) for each in updates] == [(1, "")]
         etcd.kill()
         wait_until(lambda: b"etcd" in service.get("/ready").body, "staleness")
+        wait_until(lambda: len(updates) == 2, "staleness in a watch")
+        assert (updates[1].registrations, updates[1].removed, "etcd" in updates[1].stale) == ((), (), True)
+        assert "etcd" in list_all(service).stale
         assert ONE in service.get("/clusters").body.decode()
         assert service.get("/ready").status == 200
         assert b'lbcore_source_stale{source="registry"} 1.0' in service.get("/metrics").body
@@ -99,3 +115,5 @@ def test_an_outage_of_etcd_shows_and_takes_nothing_away(replicas: list[LbcoreSer
         wait_until(lambda: b"etcd" not in service.get("/ready").body, "the end of staleness")
         wait_until(lambda: registration.registered, "the agent")
         assert addresses(service) == {ONE}
+        wait_until(lambda: not list_all(service).stale, "the end of staleness in a list")
+        wait_until(lambda: updates[-1].stale == "", "the end of staleness in a watch")

@@ -115,6 +115,11 @@ class EtcdRegistry:
         return self._feed.epoch
 
     @property
+    def stale(self) -> str:
+        """Why what it tells may be out of date; empty where it is not."""
+        return self._feed.stale
+
+    @property
     def damped(self) -> Mapping[str, int]:
         """How many endpoints are held back because they flap, by service."""
         return self._publisher.damped
@@ -352,9 +357,13 @@ class EtcdRegistry:
         # Time in which etcd was not heard of does not count against anybody.
         self._gone_since.clear()
         if self._synced:
-            self._publisher.mark_stale(reason)
+            self._mark_stale(reason)
         else:  # nothing is published before everything has been read
             self._directory.mark_stale(SOURCE, reason)
+
+    def _mark_stale(self, reason: str) -> None:
+        self._feed.mark_stale(reason)
+        self._publisher.mark_stale(reason)
 
     def _recovered(self) -> None:
         if self._memory is not None:
@@ -404,7 +413,7 @@ class EtcdRegistry:
                 self._held[lease] = now
             elif lease not in self._held or now - self._held[lease] >= ttl:
                 await self._end(lease)
-        self._publisher.mark_stale(held_reason(self.held))
+        self._mark_stale(held_reason(self.held))
 
     def _is_part_of_mass_loss(self, lease: int, run_out: Mapping[int, float]) -> bool:
         return any(

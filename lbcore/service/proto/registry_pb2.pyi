@@ -461,9 +461,12 @@ class ListResponse(_message.Message):
     REGISTRATIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     epoch: _builtins.str
     """for a watch from here on"""
+    stale: _builtins.str
+    """why it may be out of date (etcd is out of reach, most of a service is held); else empty"""
     @_builtins.property
     def registrations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Registration]:
         """by service and address"""
@@ -474,10 +477,11 @@ class ListResponse(_message.Message):
         registrations: _abc.Iterable[Global___Registration] | None = ...,
         revision: _builtins.int = ...,
         epoch: _builtins.str = ...,
+        stale: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "registrations", b"registrations", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "registrations", b"registrations", "revision", b"revision", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -519,11 +523,14 @@ class WatchResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     REGISTRATIONS_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     epoch: _builtins.str
     """which history the revision belongs to"""
     snapshot: _builtins.bool
     """`registrations` are all there are: what is not among them is gone"""
+    stale: _builtins.str
+    """why it may be out of date; an answer comes when that begins and when it ends"""
     @_builtins.property
     def registrations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Registration]:
         """new or changed, in order of their revisions"""
@@ -538,10 +545,11 @@ class WatchResponse(_message.Message):
         snapshot: _builtins.bool = ...,
         registrations: _abc.Iterable[Global___Registration] | None = ...,
         removed: _abc.Iterable[Global___RegistrationKey] | None = ...,
+        stale: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "registrations", b"registrations", "removed", b"removed", "revision", b"revision", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "registrations", b"registrations", "removed", b"removed", "revision", b"revision", "snapshot", b"snapshot", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

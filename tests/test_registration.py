@@ -7,15 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from lbcore.client import Registration, RegistryAgent, RegistryClient, RegistryUpdate
+from lbcore.client import agent as agent_module
 from lbcore.errors import InvalidSetting, ServiceUnreachable, UnknownService
 from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.registration import Registration as Registered
+from lbcore.service.proto import registry_pb2 as pb
+from lbcore.service.wire import duration
 from tests.harness.process import Process, wait_until
 from tests.harness.registry_server import RegistryServer
 from tests.harness.service import ROOT, LbcoreService, web_with
@@ -27,6 +32,13 @@ ONE, TWO = "10.0.0.1:80", "10.0.0.2:80"
 def server() -> Iterator[RegistryServer]:
     with RegistryServer() as running:
         yield running
+
+
+def wait_for_a_while(condition: Callable[[], bool]) -> None:
+    """Gives a moment to what must not happen."""
+    deadline = time.monotonic() + 0.3
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def listed(server: RegistryServer) -> dict[str, Registered]:
@@ -155,6 +167,73 @@ def test_what_the_registry_refuses_is_raised_and_not_tried_again(server: Registr
             agent.announce("web", Endpoint(TWO))
         wait_until(lambda: agent.registered, "the agent to go on")
         assert set(listed(server)) == {ONE}
+
+
+def test_a_change_that_is_refused_leaves_what_was_announced_before_and_that_can_be_withdrawn(
+    server: RegistryServer,
+) -> None:
+    with RegistryAgent(server.address) as agent:
+        agent.announce("web", Endpoint(ONE))
+        agent.announce("web", Endpoint(TWO))
+        with pytest.raises(InvalidSetting, match="weight: those of service 'web'"):
+            agent.announce("web", Endpoint(ONE, weight=2**32 - 1))
+        wait_until(lambda: agent.registered, "the agent to go on")
+        assert listed(server)[ONE].endpoint.weight == 1
+        assert agent.withdraw("web", ONE, wait=30)
+        assert set(listed(server)) == {TWO}
+
+
+def test_an_agent_whose_address_a_newer_program_has_withdraws_the_others_when_it_is_closed(
+    server: RegistryServer,
+) -> None:
+    older = RegistryAgent(server.address, ttl=60.0)
+    older.announce("web", Endpoint(ONE))
+    older.announce("web", Endpoint(TWO))
+    with RegistryAgent(server.address) as newer:
+        newer.announce("web", Endpoint(ONE, weight=2))
+        older.announce("web", Endpoint(ONE))
+        assert not older.registered
+        older.close(wait=30)
+        assert {address: each.endpoint.weight for address, each in listed(server).items()} == {ONE: 2}
+
+
+def test_an_agent_that_is_closed_while_it_opens_its_stream_ends(
+    server: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ClosedMeanwhile(agent_module._Session):
+        def __init__(self, agent: RegistryAgent) -> None:
+            super().__init__(agent)
+            threading.Thread(target=agent.close, kwargs={"wait": 0.1}).start()
+            wait_for_a_while(lambda: agent._closing)
+
+    monkeypatch.setattr(agent_module, "_Session", ClosedMeanwhile)
+    agent = RegistryAgent(server.address)
+    agent._thread.join(30)
+    assert not agent._thread.is_alive()
+
+
+def test_a_server_that_answers_what_it_was_not_asked_is_left_and_asked_again() -> None:
+    streams = []
+
+    def heartbeat(requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+        streams.append(requests)
+        for _ in requests:
+            answer = pb.HeartbeatResponse(lease_id=7, ttl=duration(15.0)).SerializeToString()
+            yield answer
+            if len(streams) == 1:
+                yield answer
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    handlers = {"Heartbeat": grpc.stream_stream_rpc_method_handler(heartbeat)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("lbcore.v1.Registry", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with RegistryAgent(f"127.0.0.1:{port}") as agent:
+            agent.announce("web", Endpoint(ONE))
+            wait_until(lambda: len(streams) == 2 and agent.registered, "the next stream")
+    finally:
+        server.stop(None).wait()
 
 
 def test_a_program_that_ends_without_leaving_the_context_withdraws_what_it_announced(server: RegistryServer) -> None:

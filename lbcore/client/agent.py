@@ -21,7 +21,7 @@ import grpc
 
 from lbcore.client.channel import open_channel
 from lbcore.client.messages import DEFAULT_TARGET, error_of
-from lbcore.errors import InvalidSetting, LbError, ServiceUnreachable
+from lbcore.errors import InvalidSetting, LbError, RemoteFailure, ServiceUnreachable
 from lbcore.model import Endpoint, Health, LoadReport
 from lbcore.registration import Announcement, Key, Report, check_announcement, lease_ttl
 from lbcore.service.proto import registry_pb2 as pb
@@ -106,15 +106,21 @@ class RegistryAgent:
         """
         announcement = Announcement(service, endpoint)
         check_announcement(announcement)
+        key = announcement.key
         with self._changed:
-            self._announced[announcement.key] = announcement
-            self._unsaid.add(announcement.key)
-            self._withdrawn.discard(announcement.key)
-            self._healths.pop(announcement.key, None)
+            before = self._announced.get(key)
+            self._announced[key] = announcement
+            self._unsaid.add(key)
+            self._withdrawn.discard(key)
+            self._healths.pop(key, None)
             try:
                 return self._wait(wait)
             except InvalidSetting:
-                self._announced.pop(announcement.key, None)
+                if self._announced.get(key) is announcement:
+                    if before is None:
+                        self._forget(key)
+                    else:  # the registry still has it so
+                        self._announced[key] = before
                 raise
 
     def report(
@@ -141,12 +147,9 @@ class RegistryAgent:
         """Ends an announcement; returns whether the registry answered within `wait` seconds."""
         key = Key(service, address)
         with self._changed:
-            if self._announced.pop(key, None) is None:
+            if key not in self._announced:
                 return True
-            for pending in (self._reports, self._healths):
-                pending.pop(key, None)
-            self._unsaid.discard(key)
-            self._superseded.discard(key)
+            self._forget(key)
             self._withdrawn.add(key)
             return self._wait(wait)
 
@@ -160,8 +163,8 @@ class RegistryAgent:
             if self._closing:
                 return
             self._withdrawn |= self._announced.keys()
-            self._announced.clear()
-            self._unsaid.clear()
+            for key in list(self._announced):
+                self._forget(key)
             if self._lease and self._withdrawn:
                 self._wait(wait)
             self._closing = True
@@ -169,6 +172,14 @@ class RegistryAgent:
         if self._session is not None:
             self._session.end()
         self._thread.join(wait)
+
+    def _forget(self, key: Key) -> None:
+        """Ends all that there is to say of an announcement. With the lock held."""
+        self._announced.pop(key, None)
+        self._reports.pop(key, None)
+        self._healths.pop(key, None)
+        self._unsaid.discard(key)
+        self._superseded.discard(key)
 
     def _wait(self, limit: float) -> bool:
         """Asks for what is pending to be sent, and waits until it is done. With the lock held."""
@@ -185,8 +196,7 @@ class RegistryAgent:
 
     def _run(self) -> None:
         pause = _FIRST_WAIT
-        while not self._closing:
-            session = self._session = _Session(self)
+        while (session := self._new_session()) is not None:
             try:
                 self._converse(session)
             except LbError as wrong:
@@ -200,6 +210,14 @@ class RegistryAgent:
                 self._changed.wait_for(lambda: self._closing, pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_WAIT)
         self._channel.close()
+
+    def _new_session(self) -> _Session | None:
+        """The next one, None at the end: `close` ends the one that there is then."""
+        with self._changed:
+            if self._closing:
+                return None
+            self._session = _Session(self)
+            return self._session
 
     def _connect_anew(self) -> None:
         threading.Thread(target=self._channel.close, name="lbcore-registry-close", daemon=True).start()
@@ -296,7 +314,9 @@ class _Session:
         return responses
 
     def answered(self) -> tuple[pb.HeartbeatRequest, int]:
-        """An answer has come: returns its request, and the wish that it fulfils."""
+        """An answer has come: returns its request, and the wish that it fulfils. Raises `RemoteFailure`."""
+        if not self._sent:
+            raise RemoteFailure(f"{self._agent.target} answered what it was not asked")
         self.live = True
         return self._sent.pop(0)
 

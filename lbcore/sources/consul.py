@@ -138,6 +138,8 @@ class ConsulFeed(Feed):
         if index < 0:
             raise FeedBroken("no X-Consul-Index in the answer: expected Consul")
         known, self._index = self._index, max(index, 1)
+        if streamed and empty and not known:
+            raise FeedBroken("the agent answers from a stream what it was to ask the servers, and the stream says nobody")
         if index < known or (streamed and empty):
             self._index = 0
             return False

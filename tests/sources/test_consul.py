@@ -296,3 +296,13 @@ async def test_another_server_is_not_taken_for_consul() -> None:
     application.router.add_get("/v1/health/service/web", show)
     async with TestServer(application) as server, following(str(server.make_url(""))) as feed:
         assert await feed.broken() == "no X-Consul-Index in the answer: expected Consul"
+
+
+async def test_an_agent_that_never_asks_the_servers_is_not_asked_again_and_again(agent: ConsulAgent, url: str) -> None:
+    await agent.put(instance("a", "10.0.0.1"))
+    async with following(url) as feed:
+        assert await feed.addresses() == ["10.0.0.1:80"]
+        agent.headers["X-Consul-Query-Backend"] = "streaming"
+        await agent.put()
+        assert "the stream says nobody" in await feed.broken()
+        assert len(agent.requests) == 3

@@ -39,7 +39,7 @@ T = TypeVar("T")
 _LEAST_TTL, _MOST_TTL = 1.0, 3600.0  # seconds; etcd itself lets none last less than 2
 _BEATS = 3  # in each time to live
 _PATIENCE = 6  # one such part of it is waited for an answer, so that another member of etcd can still be asked in time
-_AGAIN = 20  # after one such part of it what failed is tried again
+_AGAIN, _LONGEST_PAUSE = 20, 1.0  # after one such part of it, or so many seconds, what failed is tried again
 _LEAVING = 1.0  # seconds that it takes at most to give the lock back; else its lease ends by itself
 
 
@@ -97,6 +97,7 @@ class EtcdLock:
         self._connection = connection
         self._prefix = f"{connection.address.prefix}/locks/{quote(name, safe='')}/".encode()
         self._ttl = number(ttl, "ttl", _LEAST_TTL, _MOST_TTL)
+        self._pause = min(self._ttl / _AGAIN, _LONGEST_PAUSE)
         self._in_use = False
 
     @asynccontextmanager
@@ -113,7 +114,10 @@ class EtcdLock:
         try:
             async with self._leased(lost := asyncio.Event()) as lease:
                 key = self._prefix + b"%016x" % lease
-                yield Held(key, await self._acquire(key, lease, lost, limit), lost)
+                fence = await self._acquire(key, lease, lost, limit)
+                if lost.is_set():
+                    raise LockLost(f"lock {self.name!r}: its lease may have run out before it was there")
+                yield Held(key, fence, lost)
         finally:
             self._in_use = False
 
@@ -128,14 +132,14 @@ class EtcdLock:
             yield lease
         finally:
             keeping.cancel()
+            leases.close()
             lost.set()
             with suppress(StoreFailed, asyncio.TimeoutError):
                 async with time_limit(_LEAVING):
                     await leases.revoke(lease)
-            leases.close()
 
     async def _keep(self, leases: EtcdLeases, lease: int, asked: float, lost: asyncio.Event) -> None:
-        """Keeps the lease until it is lost.
+        """Keeps the lease until it is lost, which it is as well where this ends for a reason that nobody foresaw.
 
         etcd counts from when it heard of the lease last, which was not before it was `asked`: whatever becomes of the
         request under way, and however long that takes, the lease cannot have ended before so much time after it.
@@ -152,15 +156,15 @@ class EtcdLock:
                         break
                 except StoreFailed as wrong:
                     logger.warning("lock %r cannot be kept now: %s", self.name, wrong)
-                    pause = self._ttl / _AGAIN
+                    pause = self._pause
                     continue
                 pause = self._ttl / _BEATS
                 if not lost.is_set():
                     end.cancel()
                     end = loop.call_at(asked + self._ttl, lost.set)
-            lost.set()
         finally:
             end.cancel()
+            lost.set()
 
     async def _acquire(self, key: bytes, lease: int, lost: asyncio.Event, limit: float | None) -> int:
         """Stands in the queue until `key` is the oldest; returns the revision that made it."""
@@ -183,7 +187,7 @@ class EtcdLock:
                 before = await self._before(key, fence)
             except StoreFailed as wrong:  # noqa: PERF203 - the place in the queue is kept as long as the lease is
                 logger.warning("lock %r: waiting goes on: %s", self.name, wrong)
-                await asyncio.sleep(self._ttl / _AGAIN)
+                await asyncio.sleep(self._pause)
 
     async def _before(self, key: bytes, fence: int) -> bytes:
         """The key that is next before this one, empty if this is the oldest. Raises `LockLost`, `StoreFailed`."""

@@ -139,7 +139,7 @@ class ConsulFeed(Feed):
             raise FeedBroken("no X-Consul-Index in the answer: expected Consul")
         known, self._index = self._index, max(index, 1)
         if streamed and empty and not known:
-            raise FeedBroken("the agent answers from a stream what it was to ask the servers, and the stream says nobody")
+            raise FeedBroken("the agent asked a stream, not the servers, and the stream says nobody")
         if index < known or (streamed and empty):
             self._index = 0
             return False

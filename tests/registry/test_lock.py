@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from aetcd import rpc
@@ -18,6 +19,7 @@ from lbcore.errors import InvalidSetting, StoreFailed
 from lbcore.etcd.address import EtcdAddress
 from lbcore.etcd.connection import EtcdConnection
 from lbcore.registry import blocking_lock
+from lbcore.registry.etcd.leases import EtcdLeases
 from lbcore.registry.lock import EtcdLock, Held, LockInUse, LockLost, LockTimeout, locked
 from tests.harness.etcd import Etcd, EtcdCluster, needs_etcd
 from tests.harness.process import Process
@@ -170,6 +172,32 @@ async def test_work_ends_with_the_lock_it_is_done_under(connection: EtcdConnecti
         assert ended.is_set()
 
 
+async def test_a_holder_that_cannot_keep_its_lease_for_any_reason_at_all_learns_it(
+    connection: EtcdConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keep(*_: object, **__: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lbcore.registry.etcd.leases.EtcdLeases.keep", keep)
+    async with EtcdLock(connection, "work", ttl=3.0).held() as held:
+        await asyncio.wait_for(held.lost.wait(), LIMIT)
+
+
+async def test_a_lock_that_took_longer_than_its_time_to_live_to_get_is_not_held(
+    connection: EtcdConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def grant(leases: EtcdLeases, ttl: float) -> int:
+        lease = await granted(leases, ttl)
+        await asyncio.sleep(1.1)
+        return lease
+
+    granted = EtcdLeases.grant
+    monkeypatch.setattr(EtcdLeases, "grant", grant)
+    with pytest.raises(LockLost, match="lock 'work': its lease may have run out before it was there"):
+        async with EtcdLock(connection, "work", ttl=1.0).held():
+            raise AssertionError
+
+
 async def test_a_place_in_the_queue_that_ran_out_is_said(connection: EtcdConnection, etcd: Etcd) -> None:
     async def wait() -> None:
         async with EtcdLock(connection, "work", ttl=3.0).held():
@@ -184,16 +212,27 @@ async def test_a_place_in_the_queue_that_ran_out_is_said(connection: EtcdConnect
             await asyncio.wait_for(waiting, LIMIT)
 
 
-async def test_waiting_goes_on_where_etcd_restarts(connection: EtcdConnection, etcd: Etcd) -> None:
+async def test_waiting_goes_on_where_etcd_restarts(
+    connection: EtcdConnection, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost: list[bool] = []
+    answered: list[str] = []
+
+    async def call(service: str, method: str, request: Any) -> Any:
+        response = await calling(service, method, request)
+        answered.append(method)
+        return response
+
+    calling = connection.call
+    monkeypatch.setattr(connection, "call", call)
 
     async def wait() -> None:
-        async with EtcdLock(connection, "work", ttl=60.0).held() as held:
+        async with EtcdLock(connection, "work", ttl=3600.0).held() as held:
             lost.append(held.lost.is_set())
 
-    async with EtcdLock(connection, "work", ttl=60.0).held() as held:
+    async with EtcdLock(connection, "work", ttl=3600.0).held() as held:
         waiting = asyncio.ensure_future(wait())
-        await until(lambda: len(queue(etcd)) == 2, "its place in the queue")
+        await until(lambda: answered.count("Txn") == 2, "both to know whether they are first")
         etcd.kill()
         await asyncio.to_thread(etcd.restart)
         assert (waiting.done(), held.lost.is_set()) == (False, False)

@@ -81,7 +81,7 @@ async def test_a_key_that_is_as_it_was_said_is_overwritten_or_deleted(transactio
 
 
 async def test_large_and_small_ones_are_all_made(transactions: Transactions, etcd: Etcd) -> None:
-    sizes = [MOST_WRITES, 1, 100, 27, 26, 1, MOST_WRITES - 1, 1, 64, 64, 3]
+    sizes = [MOST_WRITES, 1, 90, 10, 11, 1, MOST_WRITES - 1, 1, 64, 64, 3, *[2] * 40]
     asked = [put(*(f"{place}/{n}" for n in range(size))) for place, size in enumerate(sizes)]
     guards = [GUARD if place % 3 else Guard(f"{place}".encode(), there=False) for place in range(len(sizes))]
     made = await asyncio.gather(*map(transactions.make, guards, asked))

@@ -18,8 +18,8 @@ from lbcore.etcd.connection import EtcdConnection
 
 __all__ = ["MOST_BYTES", "MOST_WRITES", "PACE", "Guard", "Made", "Transactions", "Write", "size_of"]
 
-_MOST_COMPARISONS = 128  # or operations, in a transaction: etcd's --max-txn-ops where nobody says otherwise
-MOST_WRITES = _MOST_COMPARISONS - 1  # one comparison more is its guard
+MOST_WRITES = 100  # in a transaction
+_MOST_COMPARISONS = 128  # of writes and guards: etcd's --max-txn-ops where nobody says otherwise
 MOST_BYTES = 1_000_000  # in a transaction of several writes; etcd's --max-request-bytes are 1.5 MiB
 _FRAME = 50  # bytes around a write's key and value, at most
 _FULL = 64  # writes that are not worth a wait for more
@@ -117,10 +117,9 @@ class Transactions:
             guard, writes, _ = self._waiting[0]
             size += size_of(writes)
             guards.add(guard)
-            comparisons = len(guards) + len(written) + len(writes)
-            if group and (
-                comparisons > _MOST_COMPARISONS or size > MOST_BYTES or any(write.key in written for write in writes)
-            ):
+            count = len(written) + len(writes)
+            full = count > MOST_WRITES or len(guards) + count > _MOST_COMPARISONS or size > MOST_BYTES
+            if group and (full or any(write.key in written for write in writes)):
                 break
             written.update(write.key for write in writes)
             self._writes -= len(writes)

@@ -40,12 +40,12 @@ PROMISES: dict[str, list[str]] = {
         "registry/test_table.py::test_when_nine_of_ten_leases_fall_silent_together_all_are_held_and_marked",
         "registry/test_promises.py::"
         "test_when_nine_of_ten_leases_run_out_at_once_nothing_leaves_the_directory_and_staleness_shows",
-        "registry/test_etcd.py::test_nine_of_ten_leases_ending_at_once_are_held_and_what_is_deregistered_goes",
-        "registry/test_etcd.py::test_most_of_a_service_silent_at_once_is_held_even_where_no_server_was_up",
+        "registry/test_etcd_silence.py::test_nine_of_ten_leases_ending_at_once_are_held_and_what_is_deregistered_goes",
+        "registry/test_etcd_silence.py::test_most_of_a_service_silent_at_once_is_held_even_where_no_server_was_up",
     ],
     "R3: what is deregistered goes, always": [
         "registry/test_table.py::test_what_is_deregistered_goes_even_while_most_is_held",
-        "registry/test_etcd.py::test_nine_of_ten_leases_ending_at_once_are_held_and_what_is_deregistered_goes",
+        "registry/test_etcd_silence.py::test_nine_of_ten_leases_ending_at_once_are_held_and_what_is_deregistered_goes",
     ],
     "R4: very many clients at once are all served": [
         "xds/test_rules_trust.py::test_r4_five_hundred_clients_at_once_are_all_served",
@@ -56,7 +56,7 @@ PROMISES: dict[str, list[str]] = {
     "R6: flapping is damped": [
         "registry/test_damping.py::test_returns_wait_after_three_falls_and_then_show",
         "registry/test_promises.py::test_an_endpoint_that_flaps_is_published_once_in_each_window_and_as_it_ends",
-        "registry/test_etcd.py::test_flapping_is_damped",
+        "registry/test_etcd_silence.py::test_flapping_is_damped",
     ],
     "a stale write never wins": [
         "registry/test_interleavings.py::test_of_one_server",

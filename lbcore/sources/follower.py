@@ -65,12 +65,14 @@ class Follower:
     async def run(self) -> None:
         """Follows the feed until cancelled."""
         back_off = BackOff(self._timing.random)
+        wait = 0.0
         try:
             while True:
+                working_since: float | None = None
                 try:
                     async with aclosing(self._feed.follow()) as memberships:
                         async for membership in memberships:
-                            back_off.reset()
+                            working_since = self._timing.clock() if working_since is None else working_since
                             if isinstance(membership, FeedBroken):
                                 self._fail(str(membership))
                             else:
@@ -81,7 +83,10 @@ class Follower:
                 except Exception as unexpected:  # a defect, or an answer as nobody foresaw it: the others go on
                     LOG.exception("source %s", self.name)
                     self._fail(f"{type(unexpected).__name__}: {unexpected}")
-                await self._timing.sleep(back_off.next())
+                # What breaks as soon as it works, such as a list that no watch may follow, is asked less and less often.
+                if working_since is not None and self._timing.clock() - working_since >= wait:
+                    back_off.reset()
+                await self._timing.sleep(wait := back_off.next())
         finally:
             self.up = False
             if self._damping is not None:

@@ -110,6 +110,21 @@ async def test_an_answer_ends_backing_off() -> None:
     assert time.slept[time.slept.index(1000) + 1] == 0.5
 
 
+async def test_a_feed_that_breaks_as_soon_as_it_works_is_asked_less_and_less_often_until_it_goes_on_working() -> None:
+    time, heard = VirtualTime(), Heard()
+    says = [ONE, FeedBroken("the watch is refused")] * 5 + [ONE] * 100 + [FeedBroken("no answer")]
+
+    def say() -> Membership:
+        said = says.pop(0) if says else FeedBroken("no answer")
+        if isinstance(said, FeedBroken):
+            raise said
+        return said
+
+    async with following(time, heard, interval=0.1, say=say):
+        await time.advance(40)
+    assert [wait for wait in time.slept if wait > 0.1][:6] == [0.5, 1, 2, 4, 8, 0.5]
+
+
 async def test_a_defect_in_a_feed_is_a_failure_like_others() -> None:
     time, heard = VirtualTime(), Heard()
     async with following(time, heard) as follower:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aetcd import rpc
 
@@ -13,6 +15,7 @@ from lbcore.registration import Key, Report
 from lbcore.registry.registry import Beat
 from tests.harness.etcd import Etcd, needs_etcd
 from tests.registry.etcd_server import ONE, TTL, WEB, Server, Start, of, until
+from tests.registry.lagging import Lagging
 
 pytestmark = needs_etcd
 
@@ -93,3 +96,20 @@ async def test_flapping_is_damped(start: Start) -> None:
     assert shown() == [Health.UNHEALTHY] * 2
     server.late = other.late = 11.0
     await until(lambda: shown() == [Health.HEALTHY] * 2, "its return")
+
+
+async def test_a_lease_that_is_revoked_through_a_server_that_lags_leaves_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbcore.registry.etcd.registry.PrefixFollower", Lagging)
+    first, second = await start(), await start()
+    lease = (await first.registry.register(0, TTL, of("10.0.0.2:80"))).lease
+    await until(lambda: second.addresses() == {"10.0.0.2:80"}, "the first endpoint")
+    Lagging.made[-1].reads.clear()
+    await first.registry.register(lease, None, of(ONE))
+    revoking = asyncio.ensure_future(second.registry.revoke(lease))
+    await until(lambda: {each.endpoint.address for each in first.registry.registrations()} == {ONE}, "what it knows of")
+    Lagging.made[-1].reads.set()
+    await revoking
+    assert list(second.registry.registrations()) == []
+    await until(lambda: list(first.registry.registrations()) == [], "the end of all")

@@ -13,7 +13,7 @@ import copy
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -24,7 +24,6 @@ from lbcore.directory import Directory
 from lbcore.errors import UnknownLease
 from lbcore.etcd.address import EtcdAddress
 from lbcore.etcd.connection import EtcdConnection
-from lbcore.etcd.following import PrefixFollower, Step
 from lbcore.model import Endpoint, Health
 from lbcore.registration import Announcement, Key, Registration, RegistrySettings, Report
 from lbcore.registry.etcd.registry import EtcdRegistry
@@ -32,6 +31,7 @@ from lbcore.registry.table import Table, Written
 from tests.harness.etcd import Etcd, needs_etcd
 from tests.reference.writers import ModelWriters, Shown
 from tests.registry.clock import Clock
+from tests.registry.lagging import Lagging
 
 TTL = 60.0  # longer than any history takes
 SETTINGS = RegistrySettings(min_leases=1000, debounce=0.0, flap_hold=0.0)
@@ -245,25 +245,6 @@ def shown(registrations: Mapping[Key, Registration]) -> dict[Key, Shown]:
     return {key: (each.lease, each.endpoint) for key, each in registrations.items()}
 
 
-class Lagging(PrefixFollower):
-    """A follower that can be made to wait with what it has read."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.reads = asyncio.Event()
-        self.reads.set()
-        made.append(self)
-
-    async def steps(self) -> AsyncIterator[Step]:
-        async with aclosing(super().steps()) as steps:  # type: ignore[type-var]
-            async for step in steps:
-                await self.reads.wait()
-                yield step
-
-
-made: list[Lagging] = []
-
-
 class OnEtcd:
     """Two servers over one etcd, under a prefix of its own. Nothing of them runs while nothing is asked of either."""
 
@@ -286,7 +267,7 @@ class OnEtcd:
         self.running = [asyncio.ensure_future(server.run()) for server in self.servers]
         await self._until(lambda: all(each.synced for each in self.directories))
         self.read: list[dict[Key, Registration]] = [{}, {}]
-        self.followers = made[-2:]
+        self.followers = Lagging.made[-2:]
         self.running += [asyncio.ensure_future(self._follow(n)) for n in range(2)]
 
     async def _follow(self, number: int) -> None:

@@ -80,10 +80,12 @@ class EtcdLeases:
             self._connection.give_up(self._member)  # it may be this member alone that hangs
             raise StoreFailed(f"etcd {self._member}: no answer to a keep-alive in {patience:g} s") from None
 
-    async def revoke(self, lease: int) -> None:
-        """Ends a lease. Raises `StoreFailed`."""
+    async def revoke(self, lease: int) -> int:
+        """Ends a lease; returns the revision at which its keys went. Raises `StoreFailed`."""
         self._kept.pop(lease, None)
-        await self._connection.call("Lease", "LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease))
+        response = await self._connection.call("Lease", "LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease))
+        revision: int = response.header.revision
+        return revision
 
     async def for_tombstones(self) -> int:
         """A lease under which withdrawals are remembered for a while. Raises `StoreFailed`."""

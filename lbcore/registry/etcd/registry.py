@@ -234,7 +234,9 @@ class EtcdRegistry:
         """See `Registry.revoke`."""
         written = await self.deregister(lease_id, sorted(self._view.keys_of(lease_id)))
         if written.ttl:  # else it has run out
-            await self._leases.revoke(lease_id)
+            await self._until(await self._leases.revoke(lease_id))
+            # What this server had not read before, it has now, and nothing can be added any more.
+            await self._remove_held(lease_id, sorted(self._view.keys_of(lease_id)))
         return replace(written, ttl=0.0)
 
     async def drain(self, lease_id: int, key: Key, drained: bool = True) -> Written:

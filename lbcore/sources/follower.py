@@ -83,7 +83,7 @@ class Follower:
                 except Exception as unexpected:  # a defect, or an answer as nobody foresaw it: the others go on
                     LOG.exception("source %s", self.name)
                     self._fail(f"{type(unexpected).__name__}: {unexpected}")
-                # What breaks as soon as it works, such as a list that no watch may follow, is asked less and less often.
+                # What breaks as soon as it works, as a list that no watch may follow, is asked less and less often.
                 if working_since is not None and self._timing.clock() - working_since >= wait:
                     back_off.reset()
                 await self._timing.sleep(wait := back_off.next())

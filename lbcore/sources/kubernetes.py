@@ -31,6 +31,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PAGE = 500  # slices in one answer, as client-go asks for
 _SHORTEST_WATCH = 300.0  # seconds, up to twice as much at random, as client-go's reflector
 _TOO_SHORT = 1.0  # seconds of a watch that says nothing: then something is wrong (client-go's VeryShortWatchError)
+_PACE = 0.2  # seconds from one watch to the next at least, however soon it ends (client-go: rest.DefaultQPS)
 _GONE, _BUSY = 410, 429
 
 
@@ -75,9 +76,12 @@ class KubernetesFeed(Feed):
                 if fresh := not self._version:
                     await self._list(client, session, url)
                     yield self._members()
+                began = self._timing.clock()
                 async with aclosing(self._watch(client, session, url, fresh)) as changes:
                     async for _ in changes:
                         yield self._members()
+                if (early := began + _PACE - self._timing.clock()) > 0:
+                    await self._timing.sleep(early)
 
     def _members(self) -> Membership | FeedBroken:
         """Slices that are of no use are told of, but not raised: the watch is what tells when they are mended."""
@@ -115,6 +119,8 @@ class KubernetesFeed(Feed):
             slices += page.items or ()
             if not page.metadata.next_page:
                 break
+            if page.metadata.next_page == query.get("continue"):
+                raise FeedBroken("list: a page that continues with itself")  # a cache that does not heed the query
             query["continue"] = page.metadata.next_page
         self._slices.replace(slices)
         self._version = page.metadata.resource_version

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from lbcore.model import Endpoint, Health, Locality
@@ -391,3 +394,41 @@ async def eventually_after(feed: Following, condition: Any) -> None:
     following_on = asyncio.ensure_future(feed.next())
     await eventually(condition)
     await following_on
+
+
+async def test_a_server_that_ends_every_watch_after_a_word_is_not_watched_again_and_again() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def answer(request: web.Request) -> web.Response:
+        at = {"metadata": {"resourceVersion": "7"}}
+        if "watch" in request.query:
+            return web.json_response({"type": "BOOKMARK", "object": at}, dumps=lambda event: f"{json.dumps(event)}\n")
+        return web.json_response({**at, "items": []})
+
+    timing = Timing(clock=lambda: 1000.0, sleep=sleep)
+    async with (
+        serving(answer) as url,
+        Following(KubernetesFeed(Kubernetes("web", url=url), timing)) as feed,
+    ):
+        for _ in range(1 + 2 * 3 + 1):  # the list, two steps of each watch, and one of the next
+            assert await feed.addresses() == []
+    assert slept == pytest.approx([0.2, 0.2, 0.2])
+
+
+async def test_a_list_whose_page_continues_with_itself_is_a_failure() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"metadata": {"resourceVersion": "7", "continue": "2"}, "items": []})
+
+    async with serving(answer) as url, Following(KubernetesFeed(Kubernetes("web", url=url), Timing())) as feed:
+        assert await feed.broken() == "list: a page that continues with itself"
+
+
+@asynccontextmanager
+async def serving(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    async with TestServer(application) as server:
+        yield str(server.make_url(""))

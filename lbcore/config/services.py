@@ -13,11 +13,12 @@ from typing import Annotated
 
 from lbcore.config.decoding import Decoder, Path, meant
 from lbcore.config.document import Node
-from lbcore.errors import Mistake
+from lbcore.errors import InvalidSetting, Mistake
+from lbcore.etcd.address import EtcdAddress
 from lbcore.model import MAX_WEIGHT, Endpoint, Locality
 from lbcore.schema import Checked, Field, fields_of, mistakes_in
 from lbcore.snapshot import ServiceSnapshot
-from lbcore.source import Source
+from lbcore.source import Etcd, Source
 from lbcore.validation import Whole
 
 __all__ = ["LocalityShare", "WrittenService", "decode_service", "unknown_service"]
@@ -73,6 +74,7 @@ def decode_service(
         return None
     if source is not None:
         decoder.judge(_both("endpoints" in given), node, path)
+        decoder.judge(_etcd_mistakes(source), node, path)
     else:
         decoder.judge(_gaps(service.endpoints), node, path)
         decoder.judge(_unused(shares, service.endpoints), node, path)
@@ -83,6 +85,16 @@ def decode_service(
 def _both(endpoints_given: bool) -> Iterator[Mistake]:
     if endpoints_given:
         yield Mistake(("source",), "expected endpoints or a source of them, found both", see=("endpoints",))
+
+
+def _etcd_mistakes(source: Source) -> Iterator[Mistake]:
+    """What is wrong with an etcd's address in more than its form."""
+    if isinstance(source, Etcd):
+        try:
+            EtcdAddress.parse(source.url, "url")
+        except InvalidSetting as wrong:
+            for each in wrong.mistakes:
+                yield Mistake(("source", "etcd", "url"), each.what)
 
 
 def _gaps(endpoints: tuple[Endpoint, ...]) -> Iterator[Mistake]:

@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from lbcore.config import document
 from lbcore.config.decoding import MISSING, Decoder, meant
 from lbcore.errors import InvalidSetting
+from lbcore.etcd.address import EtcdAddress
 from lbcore.model import Endpoint
 from lbcore.snapshot import ServiceSnapshot
 from lbcore.source import Consul, Dns, Etcd, HttpSd, Kubernetes, Source, Xds, without_login
@@ -99,7 +100,9 @@ def _parsed(target: str) -> Source | FileTarget | tuple[Endpoint, ...]:
     if scheme in ("http", "https"):
         return HttpSd(target)
     if scheme in ("etcd", "etcds"):
-        return Etcd(target)
+        source = Etcd(target)
+        EtcdAddress.parse(target, "url")
+        return source
     if scheme == "http_sd":
         return HttpSd(f"http:{rest}")
     parts = _split(f"dns:///{rest}" if scheme == "dns" and not rest.startswith("//") else target)

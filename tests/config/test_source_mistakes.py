@@ -40,6 +40,17 @@ from tests.config.test_mistakes import of_service
             "source: {http_sd: {url: 'http://a/', labels: {env: 1}}}",
             "source.http_sd.labels.env: env 1: expected text",
         ),
+        (
+            "source: {etcd: {url: 'etcd://h:99999/x'}}",
+            "source.etcd.url: url: member 'h:99999': expected HOST or HOST:PORT",
+        ),
+        ("source: {etcd: {url: 'etcd://h,/x'}}", "source.etcd.url: url: member '': expected HOST or HOST:PORT"),
+        ("source: {etcd: {url: 'etcds://h/x?colour=red'}}", "source.etcd.url: url: unknown option 'colour'"),
+        ("source: {etcd: {url: 'etcd://me:s3cret@h'}}", "source.etcd.url: url 'etcd://h': expected a URL such as"),
+        (
+            "source: {xds: {server: 'a:1', node_locality: a/b/c/d}}",
+            "source.xds.node_locality: node_locality 'a/b/c/d': ",
+        ),
         ("source: {dns: a}, endpoints: []", "source: expected endpoints or a source of them, found both (see line 1)"),
     ],
 )

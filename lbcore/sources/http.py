@@ -57,9 +57,15 @@ class HttpClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         held: float = 0.0,
+        endless: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A GET. `held` is how many seconds the server may take on top of the timeout, also between two reads."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout + held)
+        """A GET. `held` is how many seconds the server may take on top of the timeout.
+
+        That is for the whole answer, since a server that trickles is one that does not answer; of an `endless` one, for
+        each read.
+        """
+        limit = self._timeout + held
+        timeout = aiohttp.ClientTimeout(None if endless else limit, sock_connect=self._timeout, sock_read=limit)
         authorization = {"Authorization": f"Bearer {self._token()}"} if self._token_file else {}
         async with session.get(
             url, params=query, headers={**(headers or {}), **authorization}, timeout=timeout

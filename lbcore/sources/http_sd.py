@@ -15,7 +15,6 @@ from decimal import Decimal
 
 import aiohttp
 import msgspec
-from async_timeout import timeout as time_limit
 
 from lbcore.errors import InvalidSetting
 from lbcore.membership import Membership
@@ -60,11 +59,7 @@ class HttpSdFeed(Feed):
         headers = {"Accept": "application/json", "X-Prometheus-Refresh-Interval-Seconds": interval}
         if self._digest and self._etag:
             headers["If-None-Match"] = self._etag
-        # The whole of the answer in time: a server that trickles is one that does not answer.
-        async with (
-            time_limit(self._source.timeout),
-            self._client.get(session, self._source.url, headers=headers) as response,
-        ):
+        async with self._client.get(session, self._source.url, headers=headers) as response:
             if response.status == 304 and self._digest:
                 return self._last
             content = await body(response)

@@ -144,7 +144,7 @@ class KubernetesFeed(Feed):
             "timeoutSeconds": str(int(seconds)),
         }
         started, spoken = self._timing.clock(), False
-        async with client.get(session, url, query=query, held=seconds) as response:
+        async with client.get(session, url, query=query, held=seconds, endless=True) as response:
             if response.status != 200:
                 if response.status != _BUSY:
                     self._version = ""

@@ -262,15 +262,6 @@ class Misbehaving:
         await self._server.close()
 
 
-async def trickle(request: web.Request) -> web.StreamResponse:
-    """A byte now and then, for ever: no read waits for long."""
-    response = web.StreamResponse()
-    await response.prepare(request)
-    while True:
-        await response.write(b" ")
-        await asyncio.sleep(0.05)
-
-
 async def stall(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": "100"})
     await response.prepare(request)
@@ -308,7 +299,6 @@ async def bomb(_: web.Request) -> web.StreamResponse:
 @pytest.mark.parametrize(
     ("handle", "reason"),
     [
-        (trickle, "no answer in time"),
         (stall, "no answer in time"),
         (cut_off, "payload"),
         (circle, "more than 10 redirections, the last from http://127.0.0.1"),

@@ -110,7 +110,8 @@ class PeakEwma(Checked):
         error_penalty: an endpoint that fails is taken for as many times slower, times how much more of its answers fail
             than the fleet's; 0.0: its failures only never make it look quicker.
         choice_count: distinct endpoints sampled, 2 to 100.
-        selection_method: `n_choices` samples, `full_scan` looks at all and breaks ties at random.
+        selection_method: `n_choices` samples, `full_scan` looks at all and breaks ties at random; after two picks in a
+            row without `acquire` it draws at random, each endpoint the more often the less it costs.
         slow_start: ramp for endpoints that have just joined.
 
     Raises `InvalidSetting`. Source: Finagle PeakEwma, Envoy contrib peak_ewma. In lbcore an estimate decays on read

@@ -26,7 +26,6 @@ from libc.math cimport log, rint
 cdef enum:
     DEVIATIONS = 3                          # standard errors beyond which one endpoint's ratio is believed by itself
     LATELY = 3                              # samples, of what an endpoint's last answers say
-    UNCOUNTED = 2                           # picks in a row without a request: one may look again before it sends
 cdef double WORKERS_STEP = 0.01             # of the logarithm, a sample
 cdef double MOST_WORKERS = 256.0
 cdef double RATIO_STEP = 0.2                # of its logarithm: endpoints that differ by less than a tenth share the work

@@ -13,6 +13,7 @@ cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
     cdef Snapshot snapshot = <Snapshot>balancer.snapshot
     cdef Draw kept = balancer.draw
     cdef uint64_t uncounted = balancer.fleet.uncounted if balancer.fleet != NULL else 0
+    cdef int64_t active = balancer.fleet.active if balancer.fleet != NULL else 0
     cdef uint64_t hash = pick_hash(balancer, key)
     cdef uint64_t stage_hash = hash
     cdef Selector* selector
@@ -60,6 +61,7 @@ cdef dict explain_snapshot(Balancer balancer, object key, Py_ssize_t probes):
         balancer.draw = kept
         if balancer.fleet != NULL:
             balancer.fleet.uncounted = uncounted
+            balancer.fleet.active = active
         return_cursors(snapshot, cursors)
     return found
 

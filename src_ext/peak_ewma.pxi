@@ -9,11 +9,15 @@
 #   that part of its time, however many clients do so and however short `decay_time` is.
 # - A failure never makes an endpoint look quicker than it did, nor than the fleet does, and who fails more than the fleet
 #   does costs the more for it (error_aversion.pxi): one that fails fast would draw all traffic.
+#
+# A full scan finds the same endpoint again and again for who picks and never counts a request (`pick` without `acquire`), for
+# nothing changes: after UNCOUNTED such picks in a row one is drawn at random, each the more often the less it costs.
 
 from libc.math cimport exp
 
 cdef enum:
     PROBATION = 10
+    UNCOUNTED = 2           # picks in a row without a request: one may look again before it sends
     FLEET_MEMORY = 1000     # samples, of what is learned of a fleet as a whole
 
 cdef struct PeakEwmaFleet:
@@ -53,7 +57,7 @@ cdef Selector* peak_ewma_new(Group* group, const PolicySettings* settings) noexc
     selector.penalty = settings.penalty
     selector.error_penalty = settings.error_penalty
     selector.ramp = settings.ramp
-    selector.base.choose = scan_by_score if settings.full_scan else peak_ewma_sample
+    selector.base.choose = peak_ewma_scan if settings.full_scan else peak_ewma_sample
     selector.base.choose_many = choose_one_by_one
     selector.base.score = peak_ewma_score
     selector.base.scans = settings.full_scan
@@ -87,6 +91,19 @@ cdef double peak_ewma_score(Selector* base, uint32_t position, int64_t now) noex
     return peak_ewma_load(selector, position, now) / weight
 
 
+cdef int32_t peak_ewma_scan(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
+    cdef Fleet* fleet = &(<PeakEwmaSelector*>base).fleet.base
+    cdef int64_t active = base.slots[0].totals.active
+    if active == fleet.active:
+        fleet.uncounted += 1
+    else:
+        fleet.uncounted = 0     # the last pick became a request
+        fleet.active = active
+    if lb_unlikely(fleet.uncounted > UNCOUNTED):
+        return <int32_t>base.members[draw_by_score(base, draw)]
+    return scan_by_score(base, draw, hash)
+
+
 cdef int32_t peak_ewma_sample(Selector* base, Draw* draw, uint64_t hash) noexcept nogil:
     """Of a few distinct endpoints; a tie goes to the first sampled."""
     cdef uint32_t first, second, i
@@ -113,6 +130,7 @@ cdef void peak_ewma_observe(Slot* slot, const Outcome* outcome) noexcept:
     cdef PeakEwmaFleet* fleet = <PeakEwmaFleet*>slot.totals.fleet
     cdef double latency, kept
     cdef int64_t age
+    fleet.base.uncounted = 0
     if outcome == NULL:
         return
     failures_learn(slot, &fleet.failing, outcome)

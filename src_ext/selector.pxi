@@ -5,6 +5,7 @@
 # A member is an endpoint's position in the cluster's tuple; functions return a member, or NO_MEMBER.
 
 cdef enum: NO_MEMBER = -1
+cdef double LEAST_SCORE = 1e-9            # so that none draws all
 
 # Discovery's health, active checks and ejections taken together.
 cdef enum Availability:
@@ -160,3 +161,17 @@ cdef int32_t scan_by_score(Selector* selector, Draw* draw, uint64_t hash) noexce
             if lb_multiply_high(random_bits(&draw.random), ties) == 0:
                 best = i
     return <int32_t>selector.members[best]
+
+
+cdef uint32_t draw_by_score(Selector* selector, Draw* draw) noexcept nogil:
+    """A position at random, each as often as its score is low (weighted reservoir sampling: Chao, Biometrika 1982)."""
+    cdef uint32_t drawn = 0
+    cdef double total = 0.0
+    cdef double share
+    cdef uint32_t i
+    for i in range(selector.count):
+        share = 1.0 / max(selector.score(selector, i, draw.now), LEAST_SCORE)
+        total += share
+        if random_unit(&draw.random) * total < share:
+            drawn = i
+    return drawn

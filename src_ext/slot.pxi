@@ -24,6 +24,7 @@ cdef struct Fleet:
     Scoreboard* board       # NULL before the first endpoints
     LearnedFunction learned # the fields of `Learned`, of a slot; of `FleetLearned`, of NULL. NULL where there is nothing to tell
     uint64_t uncounted      # picks since the last request was counted in, where the policy asks
+    int64_t active          # requests in flight at the last pick, where the policy asks
 
 
 cdef Slot* slot_new(Totals* totals, int64_t now) except NULL:

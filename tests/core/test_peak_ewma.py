@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbcore import Cluster, Lease, PeakEwma, VirtualClock
+from tests.core.chi_square import assert_follows
 from tests.core.fleets import address, fleet
 from tests.reference.peak_ewma import Node
 
@@ -170,6 +171,43 @@ def test_picks_without_acquire_spread_over_equals() -> None:
     counts = Counter(cluster.pick().address for _ in range(400))
     assert min(counts.values()) > 50
     assert len(counts) == 4
+
+
+@pytest.mark.parametrize("way", ["pick", "pick_many"])
+def test_picks_that_nobody_counts_are_shared_out_by_cost(way: str) -> None:
+    clock = VirtualClock()
+    cluster = Cluster("ewma", fleet(4), policy=SCAN, seed=1, clock=clock)
+    for number, latency in enumerate((0.010, 0.011, 0.040, 0.010)):
+        answer(cluster, clock, address(number), latency)
+    held = lease_of(cluster, address(3))
+    if way == "pick_many":
+        picked = Counter(cluster.endpoints[i].address for i in cluster.pick_many(8000).tolist())
+    else:
+        picked = Counter(cluster.pick().address for _ in range(8000))
+    costs = {address(0): 0.010, address(1): 0.011, address(2): 0.040, address(3): 2 * 0.010}
+    whole = sum(1.0 / each for each in costs.values())
+    assert_follows(picked, {name: 1.0 / each / whole for name, each in costs.items()})
+    held.done()
+
+
+@pytest.mark.parametrize("in_flight", [0, 1, 5])
+def test_requests_go_to_the_least_however_many_picks_there_were(in_flight: int) -> None:
+    clock = VirtualClock()
+    cluster = Cluster("ewma", fleet(3), policy=SCAN, seed=1, clock=clock)
+    for number, latency in enumerate((0.030, 0.001, 0.030)):
+        answer(cluster, clock, address(number), latency)
+    held = [lease_of(cluster, address(0)) for _ in range(in_flight)]
+    for _ in range(20):
+        cluster.pick()
+    cluster.acquire().done(latency=0.001)  # may be any, and is counted
+    for _ in range(50):
+        cluster.explain()
+        with cluster.acquire() as endpoint:
+            clock.advance(0.001)
+            assert endpoint.address == address(1)
+    leases = [cluster.acquire() for _ in range(12)]
+    assert {lease.endpoint.address for lease in leases} == {address(1)}
+    assert len(held) == in_flight
 
 
 def test_weights_divide_the_cost() -> None:

@@ -110,6 +110,9 @@ cdef struct Slot:
     double mean_length              # by which the queues that they met lengthened them
     double lately                   # what the last answers say beyond the mean, relative to it
     double failing                  # share of its answers that failed, when it last answered
+    double others_failing           # the same of the others at these times (Adaptive)
+    double answers                  # that these two rest on; fewer as they age
+    bint failed_last                # its last answer was a failure
     int64_t answered_at             # ns
     double mean_share               # of its latencies, that the queues which they met explain
     double ratio                    # its latencies without their queues, to the fleet's

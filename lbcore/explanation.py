@@ -114,4 +114,6 @@ def _scored(candidate: Candidate) -> str:
     score = "" if candidate.score is None else f", score {candidate.score:.4g}"
     if candidate.learned is None:
         return score
-    return f"{score}: {candidate.learned.ratio:.2f} x the fleet's latency, queue {candidate.learned.queue:.3g}"
+    learned = candidate.learned
+    failing = f" (fails {learned.failing:.0%} more often than others)" if learned.failing else ""
+    return f"{score}: {learned.ratio:.2f} x the fleet's latency{failing}, queue {learned.queue:.3g}"

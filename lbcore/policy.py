@@ -142,17 +142,19 @@ class Adaptive(Checked):
 
     Fields:
         recovery_time: seconds in which what was learned of an endpoint falls to 1/e while it is not used; longer where
-            a client sends so little that `memory` requests to each endpoint take longer.
-        memory: requests that an endpoint's mean remembers; 2 or more.
+            a client sends so little that `memory` requests (20 at least) to each endpoint take longer.
+        memory: requests that an endpoint's mean remembers; 5 to 1000. Best left near 20: fewer are noise; with many,
+            clients are late to see the queues that they make together.
         sample_limit: times the mean that one request may count for; 1.0 or more.
-        error_penalty: times the mean that a failed request counts for; 1.0 or more.
+        error_penalty: an endpoint that fails is taken for as many times slower, times how much more of its answers fail
+            than of the others'; 1.0 or more.
         slow_start: ramp for endpoints that have just joined.
 
     Raises `InvalidSetting`. Sources: src_ext/adaptive.pxi names them.
     """
 
     recovery_time: Interval = 10.0
-    memory: Annotated[float, Number(2.0)] = 20.0
+    memory: Annotated[float, Number(5.0, 1000.0)] = 20.0
     sample_limit: Annotated[float, Number(1.0)] = 3.0
     error_penalty: Annotated[float, Number(1.0)] = 30.0
     slow_start: SlowStart | None = None

@@ -48,10 +48,12 @@ class Learned:
 
     Fields:
         latency: seconds that a request takes there without a queue; None before the first answer.
-        ratio: that to the fleet's, as far as it is credible: 1.0 where endpoints do not differ beyond chance.
-        samples: answers that this rests on; fewer as they age.
+        ratio: that to the fleet's, as far as it is credible, and more where it fails: 1.0 where endpoints do not differ
+            beyond chance.
+        samples: answers that its latency rests on, failures apart; fewer as they age.
         queue: requests that it is thought to have.
         reported: requests in flight by its last report, and what this client has sent since; None: it does not report.
+        failing: share of its last answers that failed, beyond what others' did and chance explains; 0.0 to 1.0.
     """
 
     latency: float | None
@@ -59,6 +61,7 @@ class Learned:
     samples: float
     queue: float
     reported: float | None
+    failing: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,14 @@ class FleetLearned:
         workers: after how many requests ahead an answer takes twice as long.
         doubt: answers after which half of an endpoint's difference is believed; None where they do not differ.
         patience: seconds in which what was learned of an endpoint falls to 1/e while it is not used.
+        failing: share of all answers that fail, over the last thousand or so.
     """
 
     latency: float | None
     workers: float
     doubt: float | None
     patience: float
+    failing: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 # - queue: requests that it has. Its own client's in flight, or, if more, what it last reported plus what this client has
 #   sent since (the local queues of LSQ: Vargaftik, Keslassy, Orda, IEEE/ACM ToN 2020).
 # - ratio: how long it takes for a request, to what the fleet takes: a mean of past latencies, each divided by what the
-#   queue that it met explains. It counts as far as it is credible: n / (n + k) with n samples, where k is the variance
+#   queue that it met explains; more where it fails more than others (adaptive_failures.pxi). It counts as far as it is credible: n / (n + k) with n samples, where k is the variance
 #   between samples over that between endpoints (Buehlmann, "Experience Rating and Credibility", ASTIN 1967). Where
 #   endpoints do not differ beyond chance, all ratios are 1, and the shortest queue is joined.
 # - workers: after how many requests ahead an answer takes twice as long, learned of the fleet: the parallelism of a
@@ -32,7 +32,10 @@ cdef double RATIO_STEP = 0.2                # of its logarithm: endpoints that d
 cdef double SMALLEST_RATIO = 0.01
 cdef double RESOLUTION = 50000.0            # ns; about a round trip on loopback: what differs below it is the caller's own doing
 cdef double LEAST_FLUCTUATION = 0.001       # a thirtieth of a latency, squared: less is no news
-cdef double MOST_PENALTY = 1e12             # ns; else, where all fail, they raise the mean that they count for without end
+cdef double JUDGED_BY = 20.0                # samples, at most, of how sure one may be of an endpoint: surer, many clients would
+                                            # believe, together and too late, in the queues that they make. At least, of how
+                                            # long it takes to forget: sooner, they would try the slow all the time
+cdef double LEAST_FAILING = 0.001           # of an endpoint's answers; less is none
 cdef double LONGEST_PAUSE = 100.0           # usual intervals between two requests, that one counts for at most
 cdef int64_t SHORTEST_REFRESH = 1000000     # ns
 cdef int64_t LONGEST_REFRESH = 100000000    # ns
@@ -42,8 +45,9 @@ cdef struct AdaptiveFleet:
     Fleet base
     double recovery_time    # ns in which what was learned falls to 1/e while an endpoint is not used
     double memory           # samples
+    double lasting          # samples: `memory`, and JUDGED_BY at least
     double sample_limit     # of the mean, that one sample counts for at most
-    double error_penalty    # of the mean, that a failure counts for
+    double error_penalty    # times slower that one is taken for which always fails, where no other does
     SlowStartRamp ramp
     int64_t refreshed_at    # ns
     uint64_t random
@@ -60,6 +64,11 @@ cdef struct AdaptiveFleet:
     double workers
     double agreement        # of what one answer and the ones shortly before it say beyond their endpoint's mean
     double fluctuation      # of the latter
+    uint64_t answers        # since the last refresh
+    uint64_t failures       # of these
+    double failing          # share of answers that fail, over the last FLEET_MEMORY or so
+    int64_t answering       # endpoints that have answered
+    int64_t failed_last     # of them, those whose last answer was a failure
     uint32_t reporting      # endpoints that report requests in flight
     double reported         # by them together
 
@@ -85,6 +94,7 @@ cdef Fleet* adaptive_fleet(const PolicySettings* settings, uint64_t random) noex
     fleet.base.learned = adaptive_learned
     fleet.recovery_time = fleet.patience = settings.recovery_time
     fleet.memory = settings.memory
+    fleet.lasting = max(fleet.memory, JUDGED_BY)
     fleet.sample_limit = settings.sample_limit
     fleet.error_penalty = settings.error_penalty
     fleet.ramp = settings.ramp
@@ -239,10 +249,11 @@ cdef double adaptive_score(Selector* base, uint32_t position, int64_t now) noexc
 
 cdef inline double adaptive_queue(const AdaptiveFleet* fleet, const Slot* slot, int64_t active) noexcept nogil:
     """Requests that the endpoint has, as far as is known."""
-    cdef double queue = slot.reported
-    if queue < 0.0 and fleet.reporting and fleet.sends < slot.introduced:
-        queue = fleet.reported / fleet.reporting
-    return max(queue, <double>active)
+    if lb_likely(slot.reported < 0.0):
+        if lb_likely(fleet.reporting == 0 or fleet.sends >= slot.introduced):
+            return <double>active
+        return max(fleet.reported / fleet.reporting, <double>active)
+    return max(slot.reported, <double>active)
 
 
 cdef inline double adaptive_load(const AdaptiveFleet* fleet, const Slot* slot, int64_t active) noexcept nogil:
@@ -282,6 +293,7 @@ cdef void adaptive_probed(Slot* slot, const Load* load, int64_t latency, int64_t
 
 cdef void adaptive_observe(Slot* slot, const Outcome* outcome) noexcept:
     cdef AdaptiveFleet* fleet = <AdaptiveFleet*>slot.totals.fleet
+    cdef int64_t now = fleet.refreshed_at
     cdef bint told = outcome != NULL and outcome.load != NULL and outcome.load.in_flight >= 0
     if told:
         slot.reported = <double>outcome.load.in_flight
@@ -291,10 +303,14 @@ cdef void adaptive_observe(Slot* slot, const Outcome* outcome) noexcept:
     elif slot.reported > 0.0:
         slot.reported = max(slot.reported - 1.0, 0.0)   # one has left, whatever else has happened
     if outcome != NULL:
+        now = max(now, outcome.now)     # who ends requests natively tells no time
+        adaptive_count(fleet, slot, outcome.ok, now)
         # A server that reports is judged by answers with reports: what a client knows of its queue otherwise is too old.
-        if outcome.latency >= 0 and (told or slot.reported < 0.0 or not outcome.ok):
+        if outcome.ok and outcome.latency >= 0 and (told or slot.reported < 0.0):
             adaptive_learn(fleet, slot, outcome, told)
-        slot.waiting_since = outcome.now
+        slot.waiting_since = now
+        if not outcome.ok:
+            adaptive_judge(fleet, slot, now)    # at once: until the next refresh it might fail a hundred more
     scoreboard_write(fleet.base.board, slot.place, adaptive_load(fleet, slot, slot.active - 1))
 
 
@@ -308,18 +324,14 @@ cdef void adaptive_learn(AdaptiveFleet* fleet, Slot* slot, const Outcome* outcom
     if fleet.mean == 0.0:
         fleet.mean = latency / length
         usual = fleet.mean
-    if outcome.ok:
-        latency = min(latency, fleet.sample_limit * max(usual, fleet.mean) * length)
-    else:
-        latency = max(latency, min(fleet.error_penalty * fleet.mean, MOST_PENALTY) * length)
+    latency = min(latency, fleet.sample_limit * max(usual, fleet.mean) * length)
     adaptive_age(fleet, slot, outcome.now, length)
     residual = (latency - usual * length) / (usual * slot.mean_length)
     fleet.samples += 1
     weight = 1.0 / min(fleet.samples + 20, <uint64_t>FLEET_MEMORY)
     fleet.variance += (residual * residual - fleet.variance) * weight
-    if outcome.ok:
-        adaptive_learn_workers(fleet, slot, latency / (usual * length) - 1.0, met)
-    adaptive_learn_lately(fleet, slot, 0.0 if told else min(residual, 1.0), 0.0 if told else weight)
+    adaptive_learn_workers(fleet, slot, latency / (usual * length) - 1.0, met)
+    adaptive_learn_lately(fleet, slot, 0.0 if told else max(-1.0, min(residual, 1.0)), 0.0 if told else weight)
     slot.mean_latency += (latency - slot.mean_latency) / slot.samples
     slot.mean_length += (length - slot.mean_length) / slot.samples
     slot.estimate = slot.mean_latency / slot.mean_length
@@ -342,7 +354,10 @@ cdef inline void adaptive_age(AdaptiveFleet* fleet, Slot* slot, int64_t now, dou
 cdef inline void adaptive_learn_workers(AdaptiveFleet* fleet, Slot* slot, double surprise, double met) noexcept:
     """If answers that met a longer queue than usual are quicker than that explains, queues explain less: a step of
     gradient descent on the squared surprise, in the logarithm of `workers`."""
-    cdef double share = met / (met + fleet.workers)     # of a latency, that the queue explains
+    cdef double share
+    if met == 0.0 and slot.mean_share == 0.0:
+        return
+    share = met / (met + fleet.workers)     # of a latency, that the queue explains
     if slot.mean_share < 0.0:
         slot.mean_share = share
     fleet.workers *= 1.0 - WORKERS_STEP * max(-1.0, min(1.0, surprise)) * (share - slot.mean_share)

@@ -35,6 +35,8 @@ cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
     cdef double deviation, kept
     fleet.reporting = 0
     fleet.reported = 0.0
+    fleet.answering = fleet.failed_last = 0
+    adaptive_usual_failures(fleet)
     for place in range(BLOCK, board.blocks * BLOCK):
         slot = board.slots[place]
         if slot == NULL:
@@ -42,6 +44,10 @@ cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
         if slot.reported >= 0.0:
             fleet.reporting += 1
             fleet.reported += slot.reported
+        if slot.active == 0:
+            adaptive_forget_failures(fleet, slot, now)
+        fleet.answering += slot.answers > 0.0
+        fleet.failed_last += slot.failed_last
         if slot.samples:
             kept = adaptive_kept(fleet, slot, now) if slot.active == 0 else 1.0
             slot.faded_samples = slot.samples * kept
@@ -70,7 +76,7 @@ cdef inline void adaptive_pace(AdaptiveFleet* fleet, uint32_t known, int64_t now
         if fleet.pace > 0.0:
             interval = min(interval, LONGEST_PAUSE * fleet.pace)
         fleet.pace += (interval - fleet.pace) * min(1.0, sent / min(fleet.sends, <uint64_t>FLEET_MEMORY))
-        fleet.patience = max(fleet.recovery_time, fleet.memory * known * fleet.pace)
+        fleet.patience = max(fleet.recovery_time, fleet.lasting * known * fleet.pace)
     if sent > 0.0 or not fleet.paced_at:
         fleet.paced_sends = fleet.sends
         fleet.paced_at = now
@@ -80,15 +86,16 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
     """The endpoint's ratio, and what multiplies its queue."""
     cdef double weight = <double>slot.weight
     cdef double ratio = 1.0
-    cdef double deviation, chance, credible, waited, fluctuation
+    cdef double deviation, chance, credible, waited, fluctuation, known
     if slot.samples:
         deviation = slot.faded_estimate / fleet.mean - 1.0
-        chance = DEVIATIONS * DEVIATIONS * fleet.variance / slot.faded_samples
-        credible = slot.faded_samples / (slot.faded_samples + fleet.doubt)
+        known = min(slot.faded_samples, JUDGED_BY)
+        chance = DEVIATIONS * DEVIATIONS * fleet.variance / known
+        credible = known / (known + fleet.doubt)
         if deviation * deviation > chance:
             credible = max(credible, 1.0 - chance / (deviation * deviation))
         ratio += credible * deviation
-        if slot.faded_samples * fleet.memory < slot.samples:
+        if slot.faded_samples * fleet.lasting < slot.samples:
             ratio = 1.0     # too long ago
         ratio = exp(rint(log(max(ratio, SMALLEST_RATIO)) / RATIO_STEP) * RATIO_STEP)
         # Answers agree a little by chance already, because they are compared with one mean of `memory` samples.
@@ -101,10 +108,10 @@ cdef inline void adaptive_judge(AdaptiveFleet* fleet, Slot* slot, int64_t now) n
         # Waiting in vain is a sample too, once it is longer than any single sample could count for.
         waited = <double>(now - slot.waiting_since) / (1.0 + slot.active / fleet.workers)
         ratio = max(ratio, waited / (fleet.mean * fleet.sample_limit))
-    slot.ratio = ratio
+    slot.ratio = ratio * (1.0 + fleet.error_penalty * adaptive_excess(fleet, slot, now))
     if fleet.ramp.window:
         weight *= slow_start_factor(&fleet.ramp, slot, now)
-    slot.factor = ratio / weight
+    slot.factor = slot.ratio / weight
 
 
 cdef object adaptive_learned(const Fleet* base, const Slot* slot):
@@ -112,11 +119,12 @@ cdef object adaptive_learned(const Fleet* base, const Slot* slot):
     if slot == NULL:
         return (
             fleet.mean / 1e9 if fleet.mean else None, fleet.workers, fleet.doubt if fleet.doubt < LB_TALLEST else None,
-            fleet.patience / 1e9,
+            fleet.patience / 1e9, fleet.failing,
         )
     return (
         slot.estimate / 1e9 if slot.samples else None, slot.ratio, slot.faded_samples if slot.samples else 0.0,
         adaptive_queue(fleet, slot, slot.active), slot.reported if slot.reported >= 0.0 else None,
+        adaptive_excess(fleet, slot, fleet.refreshed_at),
     )
 
 

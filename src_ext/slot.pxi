@@ -54,6 +54,9 @@ cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
     slot.mean_length = 0.0
     slot.lately = 0.0
     slot.failing = 0.0
+    slot.others_failing = 0.0
+    slot.answers = 0.0
+    slot.failed_last = False
     slot.answered_at = now
     slot.reported = -1.0
     slot.ratio = 1.0

@@ -52,6 +52,7 @@ CONSTANTS = (
     Constant("RATIO_STEP", ("0.02", "0.5")),
     Constant("WORKERS_STEP", ("0.002", "0.05")),
     Constant("LEAST_FLUCTUATION", ("0.0001", "0.01")),
+    Constant("JUDGED_BY", ("10.0", "40.0")),
     Constant("PROBATION", ("3", "30"), "src_ext/peak_ewma.pxi"),
     Constant("FLEET_MEMORY", ("200", "5000"), "src_ext/peak_ewma.pxi"),
 )

@@ -73,7 +73,7 @@ DECAYS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 PEAKS = (PeakEwma(), PeakEwma(selection_method="full_scan"))
 SWEEPS = (
     Sweep("adaptive recovery_time", (Adaptive(),), "recovery_time", DECAYS),
-    Sweep("adaptive memory", (Adaptive(),), "memory", (5.0, 10.0, 20.0, 50.0, 200.0)),
+    Sweep("adaptive memory", (Adaptive(),), "memory", (5.0, 10.0, 20.0, 50.0, 200.0, 1000.0)),
     Sweep("adaptive sample_limit", (Adaptive(),), "sample_limit", (1.5, 2.0, 3.0, 5.0, 1000.0)),
     Sweep("adaptive error_penalty", (Adaptive(),), "error_penalty", (3.0, 10.0, 30.0, 100.0)),
     Sweep("peak_ewma decay_time", PEAKS, "decay_time", DECAYS),

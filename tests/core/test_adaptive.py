@@ -16,6 +16,7 @@ from lbcore import (
     Endpoint,
     FleetLearned,
     Health,
+    InvalidSetting,
     Learned,
     Lease,
     LoadReport,
@@ -208,8 +209,10 @@ def test_what_was_learned_is_told() -> None:
     clock = VirtualClock()
     cluster = Cluster("learned", fleet(4), policy=Adaptive(), seed=1, clock=clock)
     before = cluster.stats()
-    assert before.learned == FleetLearned(latency=None, workers=1.0, doubt=None, patience=10.0)
-    assert before.endpoints[0].learned == Learned(latency=None, ratio=1.0, samples=0.0, queue=0.0, reported=None)
+    assert before.learned == FleetLearned(latency=None, workers=1.0, doubt=None, patience=10.0, failing=0.0)
+    assert before.endpoints[0].learned == Learned(
+        latency=None, ratio=1.0, samples=0.0, queue=0.0, reported=None, failing=0.0
+    )
     serve(cluster, clock, {address(0): 0.1}, 400)
     lease_of(cluster, address(2)).done(latency=0.01, load=LoadReport(rif=3))
     stats = cluster.stats()
@@ -396,6 +399,12 @@ def test_answers_too_quick_to_tell_apart_share_by_weight(weights: tuple[int, ...
         counts[int(lease.endpoint.weight)] += 1
         lease.done(latency=(turn * 2654435761 % 1000 + 1) * 4e-8)  # 40 ns to 40 us, in no order
     assert counts == {weight: 600 * weight for weight in weights}
+
+
+@pytest.mark.parametrize("memory", [4.9, 1000.1, float("nan")])
+def test_a_memory_that_does_not_do_is_refused(memory: float) -> None:
+    with pytest.raises(InvalidSetting, match=r"memory.*5"):
+        Adaptive(memory=memory)
 
 
 def test_the_only_endpoint_that_reports_is_used_again_after_a_busy_moment() -> None:

@@ -26,6 +26,7 @@ from lbcore import (
     Random,
     RingHash,
     RoundRobin,
+    VirtualClock,
 )
 
 SHORT, LONG = 500, 2500  # evaluations
@@ -41,6 +42,7 @@ def paths() -> dict[str, tuple[str, dict[str, object]]]:
     """Expression and its names, by what a reader calls the path."""
     floor = Floor(object())
     (key,) = keys(1)
+    clock = VirtualClock()  # by a real one Adaptive would look round the more often the slower it is run
     hashes = np.random.default_rng(6).integers(0, 2**64, BATCH, dtype=np.uint64)
     return {
         EMPTY: ("pass", {}),
@@ -68,8 +70,12 @@ def paths() -> dict[str, tuple[str, dict[str, object]]]:
             "it.acquire().done()",
             {"it": cluster(LeastRequest(selection_method="full_scan"))},
         ),
-        "peak EWMA acquire, done": ("it.acquire().done()", {"it": cluster(PeakEwma())}),
-        "adaptive acquire, done": ("it.acquire().done()", {"it": cluster(Adaptive())}),
+        "peak EWMA acquire, done": ("it.acquire().done()", {"it": cluster(PeakEwma(), clock=clock)}),
+        "adaptive acquire, done": ("it.acquire().done()", {"it": cluster(Adaptive(), clock=clock)}),
+        "adaptive acquire, 10 us, done": (
+            "lease = it.acquire(); clock.now += 10_000; lease.done()",
+            {"it": cluster(Adaptive(), clock=clock), "clock": clock},
+        ),
         "with acquire": ("with it.acquire(): pass", {"it": cluster(LeastRequest())}),
         "maglev pick, 16-byte key": ("it.pick(key16)", {"it": cluster(Maglev()), "key16": key}),
         "ring pick, 16-byte key": ("it.pick(key16)", {"it": cluster(RingHash()), "key16": key}),

@@ -59,7 +59,7 @@ def joined(definition: ServiceSnapshot, memberships: Iterable[Membership]) -> Se
     for membership in said:
         for place, weight in membership.locality_weights.items():
             weights.setdefault(place, weight)
-    endpoints = tuple(endpoint for membership in said for endpoint in membership.endpoints)
+    endpoints = tuple(chain.from_iterable(membership.endpoints for membership in said))
     if not _are_distinct(endpoints):
         endpoints = tuple(_first_of_each(endpoints))
     return with_fields(definition, endpoints=endpoints, locality_weights=weights)

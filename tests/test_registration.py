@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -223,15 +224,71 @@ def test_a_server_that_answers_what_it_was_not_asked_is_left_and_asked_again() -
             if len(streams) == 1:
                 yield answer
 
+    with registry_of(heartbeat) as address, RegistryAgent(address) as agent:
+        agent.announce("web", Endpoint(ONE))
+        wait_until(lambda: len(streams) == 2 and agent.registered, "the next stream")
+
+
+def test_what_is_new_is_said_though_more_is_taken_than_fits_into_a_message(server: RegistryServer) -> None:
+    def addresses(network: int, count: int) -> list[str]:
+        return [f"10.{network}.{n // 250}.{n % 250}:80" for n in range(count)]
+
+    def announce_all(agent: RegistryAgent, addresses: list[str]) -> None:
+        for address in addresses:
+            agent.announce("web", Endpoint(address), wait=0)
+        wait_until(lambda: agent._done == agent._wishes, "all of them")
+
+    taken, new = addresses(1, 600), addresses(2, 300)
+    with RegistryAgent(server.address, ttl=60.0) as older:
+        announce_all(older, taken)
+        with RegistryAgent(server.address, ttl=60.0) as newer:
+            announce_all(newer, taken)
+            announce_all(older, taken)
+            announce_all(older, new)
+            owners = {address: each.lease for address, each in listed(server).items()}
+            assert owners == dict.fromkeys(taken, newer.lease) | dict.fromkeys(new, older.lease)
+
+
+def test_an_agent_that_is_closed_while_something_is_refused_withdraws_the_rest_and_ends() -> None:
+    received, closing, withdrawn = threading.Event(), threading.Event(), threading.Event()
+
+    def heartbeat(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for each in map(pb.HeartbeatRequest.FromString, requests):
+            if any(one.address == TWO for one in each.announcements):
+                received.set()
+                closing.wait(30)
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "weight: refused")
+            if each.withdrawals:
+                withdrawn.set()
+            yield pb.HeartbeatResponse(lease_id=7, ttl=duration(60.0)).SerializeToString()
+
+    with registry_of(heartbeat) as address:
+        agent = RegistryAgent(address, ttl=60.0)
+        agent.announce("web", Endpoint(ONE), wait=30)
+        agent.announce("web", Endpoint(TWO), wait=0)
+        assert received.wait(30)
+        ending = threading.Thread(target=agent.close, kwargs={"wait": 30})
+        ending.start()
+
+        def withdraws() -> bool:
+            with agent._changed:
+                return not agent._announced
+
+        wait_until(withdraws, "the closing")
+        closing.set()
+        ending.join(60)
+        assert (withdrawn.is_set(), agent._thread.is_alive()) == (True, False)
+
+
+@contextmanager
+def registry_of(heartbeat: Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(4))
     handlers = {"Heartbeat": grpc.stream_stream_rpc_method_handler(heartbeat)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("lbcore.v1.Registry", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        with RegistryAgent(f"127.0.0.1:{port}") as agent:
-            agent.announce("web", Endpoint(ONE))
-            wait_until(lambda: len(streams) == 2 and agent.registered, "the next stream")
+        yield f"127.0.0.1:{port}"
     finally:
         server.stop(None).wait()
 

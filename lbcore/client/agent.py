@@ -114,7 +114,7 @@ class RegistryAgent:
             self._withdrawn.discard(key)
             self._healths.pop(key, None)
             try:
-                return self._wait(wait)
+                return self._wait(wait, refusable=True)
             except InvalidSetting:
                 if self._announced.get(key) is announcement:
                     if before is None:
@@ -181,18 +181,22 @@ class RegistryAgent:
         self._unsaid.discard(key)
         self._superseded.discard(key)
 
-    def _wait(self, limit: float) -> bool:
-        """Asks for what is pending to be sent, and waits until it is done. With the lock held."""
+    def _wait(self, limit: float, *, refusable: bool = False) -> bool:
+        """Asks for what is pending to be sent, and waits until it is done. With the lock held.
+
+        Where it is `refusable`, raises what the registry says against it; other wishes are not to be lost with that.
+        """
         self._wishes += 1
         wish = self._wishes
-        self._changed.notify_all()
-        self._changed.wait_for(lambda: self._done >= wish or self._refusal(wish) or self._closing, limit)
-        if refusal := self._refusal(wish):
-            raise refusal
-        return self._done >= wish
 
-    def _refusal(self, wish: int) -> LbError | None:
-        return self._refused[1] if self._refused is not None and self._refused[0] >= wish else None
+        def refusal() -> LbError | None:
+            return self._refused[1] if refusable and self._refused is not None and self._refused[0] >= wish else None
+
+        self._changed.notify_all()
+        self._changed.wait_for(lambda: self._done >= wish or refusal() or self._closing, limit)
+        if refused := refusal():
+            raise refused
+        return self._done >= wish
 
     def _run(self) -> None:
         pause = _FIRST_WAIT
@@ -282,7 +286,9 @@ class RegistryAgent:
         request = pb.HeartbeatRequest(lease_id=self._lease, sequence=self._sequence)
         if not self._lease:
             request.ttl.CopyFrom(duration(self.ttl))
-        keys = list(islice(self._unsaid | self._superseded, _MOST_IN_A_MESSAGE))
+        keys = list(islice(self._unsaid, _MOST_IN_A_MESSAGE))
+        claimed = [*self._superseded.difference(keys)]
+        keys += random.sample(claimed, min(len(claimed), _MOST_IN_A_MESSAGE - len(keys)))  # so that each has its turn
         request.announcements.extend(announcement_message(self._announced[key]) for key in keys)
         self._unsaid.difference_update(keys)
         if self._unsaid:  # the rest, and what may refer to it, goes with the next message

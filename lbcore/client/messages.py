@@ -72,8 +72,15 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 256 * 2**20),
     # A service that restarts is found again within seconds; the default backoff grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2000),  # what a connection may take; less is too little for TLS over a distance
+    ("grpc.min_reconnect_backoff_ms", 2000),  # what a connection may take, over a distance and with TLS
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A watch may be silent for hours: a service that hangs or is cut off is noticed by asking whether it lives, as
+    # often as it allows (`lbcore.service.server_options`), and only while something is called. The limit of the answer
+    # has two names; the default of the second is a minute.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
     # The picker is a near neighbour; a proxy meant for the web (http_proxy in the environment) does not lead to it.
     ("grpc.enable_http_proxy", 0),
 )

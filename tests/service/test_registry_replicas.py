@@ -96,6 +96,18 @@ def test_a_wrapped_program_goes_on_at_the_other_replica_before_its_lease_ends(
             first.process.signal(signal.SIGCONT)
 
 
+def test_a_watch_goes_on_at_the_other_replica_where_one_hangs(replicas: list[LbcoreService]) -> None:
+    first, second = replicas
+    with watched(f"ipv4:{first.grpc},{second.grpc}") as updates:
+        first.process.signal(signal.SIGSTOP)
+        try:
+            with Registration("web", ONE, target=second.grpc, drain_time=0):
+                wait_until(lambda: len(updates) > 1 and updates[-1].registrations, "the change", 90.0)
+        finally:
+            first.process.signal(signal.SIGCONT)
+    assert [each.snapshot for each in updates[:2]] == [True, False]  # it has resumed
+
+
 def test_an_outage_of_etcd_shows_and_takes_nothing_away(replicas: list[LbcoreService], etcd: Etcd) -> None:
     service = replicas[0]
     with (

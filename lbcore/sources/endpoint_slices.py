@@ -86,8 +86,7 @@ class SliceTable:
         for name in self._slices.keys() - listed.keys():
             self.remove(name)
         for name, each in listed.items():
-            known = self._slices.get(name)
-            if known is None or known.metadata.resource_version != each.metadata.resource_version:
+            if self._slices.get(name) != each:  # the version alone may be that of another past, from a backup
                 self.put(each)
 
     def put(self, changed: EndpointSlice) -> None:

@@ -288,6 +288,19 @@ async def test_a_watch_that_says_nothing_in_all_its_time_means_a_new_list(api: K
             assert len(api.requests) - len(api.watches) == lists
 
 
+async def test_a_list_after_a_backup_was_restored_counts_though_its_versions_are_those_of_before(
+    api: KubernetesApi, url: str
+) -> None:
+    await api.put(endpoint_slice("web-1", ONE))
+    async with following(url) as feed:
+        await feed.until("10.0.0.1:8080")
+        await feed.next()
+        api.slices["web-1"]["endpoints"] = [TWO]  # at the same version, in another history
+        await api.fail(500, "restored")
+        assert "restored" in await feed.broken()
+        assert await feed.addresses() == ["10.0.0.2:8080"]
+
+
 async def test_another_error_on_a_watch_is_a_failure_and_means_a_new_list(api: KubernetesApi, url: str) -> None:
     async with following(url) as feed:
         await feed.next()

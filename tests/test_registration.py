@@ -229,6 +229,16 @@ def test_a_server_that_answers_what_it_was_not_asked_is_left_and_asked_again() -
         wait_until(lambda: len(streams) == 2 and agent.registered, "the next stream")
 
 
+def test_a_registry_that_takes_longer_than_it_is_given_is_given_more() -> None:
+    def heartbeat(requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+        for _ in requests:
+            time.sleep(1.2)
+            yield pb.HeartbeatResponse(lease_id=7, ttl=duration(3.0)).SerializeToString()
+
+    with registry_of(heartbeat) as address, RegistryAgent(address, ttl=3.0) as agent:
+        assert agent.announce("web", Endpoint(ONE), wait=30)
+
+
 def test_what_is_new_is_said_though_more_is_taken_than_fits_into_a_message(server: RegistryServer) -> None:
     def addresses(network: int, count: int) -> list[str]:
         return [f"10.{network}.{n // 250}.{n % 250}:80" for n in range(count)]

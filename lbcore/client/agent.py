@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_TTL = 15.0  # seconds
 _HEARTBEATS = 3  # in each time to live
 _LEAST_PATIENCE = 1.0  # seconds without an answer after which a connection is given up, or half a heartbeat's interval
+_MOST_PATIENCE = 4  # times as long, from the second answer in a row on that did not come
 _OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)  # not that of another channel, nor of the one before
 _MOST_IN_A_MESSAGE = 500
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # seconds before a broken stream is opened again, doubling, half of it random
@@ -70,6 +71,7 @@ class RegistryAgent:
         self._done = 0
         self._refused: tuple[int, LbError] | None = None
         self._complained = False  # so that an outage is logged once
+        self._patience = 1  # times what is waited for an answer: more after each that did not come
         self._closing = False
         self._changed = threading.Condition()
         self._credentials = credentials
@@ -206,9 +208,10 @@ class RegistryAgent:
             except LbError as wrong:
                 self._failed(wrong)
             if session.live:
-                pause = _FIRST_WAIT
+                pause, self._patience = _FIRST_WAIT, 1
                 session.live = False
             if session.unanswered:
+                self._patience = min(2 * self._patience, _MOST_PATIENCE)  # it may be slow alone
                 self._connect_anew()
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, pause * random.uniform(0.5, 1.0))
@@ -340,7 +343,7 @@ class _Session:
         while True:
             with agent._changed:
                 interval = agent.ttl / _HEARTBEATS
-                patience = max(interval / 2, _LEAST_PATIENCE)
+                patience = max(interval / 2, _LEAST_PATIENCE) * agent._patience
                 if not agent._changed.wait_for(lambda: self._ended or not self._sent, patience):
                     self.unanswered = True
                     break

@@ -140,6 +140,24 @@ def test_who_fails_no_more_is_found_out_in_half_a_minute() -> None:
     assert fate.shares(45.0)[0] > 0.8  # recovery_time x ln(memory) = 30 s after the last request that failed
 
 
+def test_failures_are_forgotten_when_nobody_has_looked_for_half_a_minute() -> None:
+    clock = VirtualClock()
+    cluster = Cluster("forgets", fleet(2), policy=Adaptive(), seed=1, clock=clock)
+    failing, other = cluster.endpoints
+    cluster.acquire(exclude=other).done(ok=False)
+    for _ in range(10_000):  # so many that one failure is beyond chance
+        cluster.acquire(exclude=failing).done()
+        clock.advance(0.0002)
+    told = []
+    for seconds in (27.0, 4.0):  # recovery_time x ln(memory) is 30 s
+        clock.advance(seconds)
+        cluster.pick()
+        learned = cluster.stats().endpoints[0].learned
+        assert learned is not None
+        told.append((learned.failing > 0.0, learned.ratio > 1.0))
+    assert told == [(True, True), (False, False)]
+
+
 def test_failures_are_told() -> None:
     fate = run(4, 1, 1.0, lambda server, _: float(server == 0))
     bad, good, *_ = (each.learned for each in fate.cluster.stats().endpoints)

@@ -205,7 +205,10 @@ def test_requests_go_to_the_least_however_many_picks_there_were(in_flight: int) 
         with cluster.acquire() as endpoint:
             clock.advance(0.001)
             assert endpoint.address == address(1)
-    leases = [cluster.acquire() for _ in range(12)]
+    leases = []
+    for _ in range(12):
+        cluster.explain()
+        leases.append(cluster.acquire())
     assert {lease.endpoint.address for lease in leases} == {address(1)}
     assert len(held) == in_flight
 

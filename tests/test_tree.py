@@ -23,7 +23,7 @@ LONGEST = 500  # lines
 # Each part of lbcore in its layer, lowest first. A module imports from layers below its own and from its own part.
 # In the layers of values and of the engine the modules of one layer also know each other.
 LAYERS = (
-    ("errors", "validation", "address", "schema", "event_log"),
+    ("errors", "validation", "address", "schema", "event_log", "waiting"),
     (
         "model",
         "settings",

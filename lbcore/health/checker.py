@@ -7,8 +7,6 @@ import random
 from collections.abc import Callable
 from types import TracebackType
 
-from async_timeout import timeout as time_limit
-
 from lbcore.cluster import Cluster
 from lbcore.health.checks import Checks, Timing
 from lbcore.health.counts import CheckCounts
@@ -19,6 +17,7 @@ from lbcore.health.probe import Probe, make_probe
 from lbcore.health.state import CheckState, Transition
 from lbcore.model import CheckedHealth, Endpoint
 from lbcore.settings import HealthCheck
+from lbcore.waiting import set_within
 
 __all__ = ["HealthChecker"]
 
@@ -128,10 +127,7 @@ class HealthChecker:
     async def _run(self, checks: Checks) -> None:
         """Applies what is found, and follows the membership."""
         while True:
-            try:
-                async with time_limit(_LOOK):
-                    await self._changed.wait()
-            except asyncio.TimeoutError:
+            if not await set_within(self._changed, _LOOK):
                 self._follow(checks)
                 continue
             now = asyncio.get_running_loop().time()

@@ -13,15 +13,13 @@ import time
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-
-from async_timeout import timeout as time_limit
 
 from lbcore.directory import Directory
 from lbcore.membership import Membership
 from lbcore.model import Endpoint
 from lbcore.registration import Change, RegistrySettings
 from lbcore.registry.damping import Damping, usable
+from lbcore.waiting import set_within
 
 __all__ = ["SOURCE", "Publisher", "held_reason"]
 
@@ -133,9 +131,7 @@ class Publisher:
 
     async def _until_woken(self) -> None:
         while self._damping.held and not self._woken.is_set():
-            with suppress(asyncio.TimeoutError):
-                async with time_limit(_LOOK):
-                    await self._woken.wait()
+            await set_within(self._woken, _LOOK)
             if self._release():
                 return
         await self._woken.wait()

@@ -7,14 +7,12 @@ clients need certificates, is settled at the start: a port cannot change its kin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
-from async_timeout import timeout as time_limit
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,6 +20,7 @@ from lbcore.access import Permit
 from lbcore.config import Configuration
 from lbcore.service.certificates import ServerCertificates
 from lbcore.service.guard import Guard
+from lbcore.waiting import set_within
 
 __all__ = ["Security"]
 
@@ -96,9 +95,7 @@ class Security(Collector):
         """Looks at the files and at who is connected, for ever; `look_again` is called each time as well."""
         while True:
             interval = None if self._certificates is None else self._certificates.settings.check_interval
-            with contextlib.suppress(asyncio.TimeoutError):
-                async with time_limit(interval):
-                    await self._changed.wait()
+            await set_within(self._changed, interval)
             self._changed.clear()
             if self._certificates is not None:
                 self._certificates.refresh()

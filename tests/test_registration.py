@@ -144,6 +144,28 @@ def test_reports_of_load_and_health_arrive(server: RegistryServer) -> None:
         assert listed(server)[ONE].endpoint.health is Health.HEALTHY
 
 
+def test_the_health_reported_last_is_said_again_after_a_break_in_which_load_was_reported(tmp_path: Path) -> None:
+    with RegistryServer(tmp_path / "registry.db") as server, RegistryAgent(server.address) as agent:
+        agent.announce("web", Endpoint(ONE))
+        assert agent.report("web", ONE, health=Health.UNHEALTHY, wait=30)
+        server.stop()
+        agent.report("web", ONE, load=LoadReport(rif=4))
+        server.start()
+        wait_until(lambda: ONE in listed(server) and listed(server)[ONE].load == LoadReport(rif=4), "the report")
+        assert listed(server)[ONE].endpoint.health is Health.UNHEALTHY
+
+
+def test_the_health_reported_last_is_said_again_with_a_claim(server: RegistryServer) -> None:
+    with RegistryAgent(server.address, ttl=3.0) as older:
+        older.announce("web", Endpoint(ONE))
+        older.report("web", ONE, health=Health.UNHEALTHY, wait=30)
+        with RegistryAgent(server.address) as newer:
+            newer.announce("web", Endpoint(ONE, weight=2))
+            wait_until(lambda: not older.registered, "the older one's next heartbeat")
+        wait_until(lambda: older.registered, "the older one's claim")
+        assert listed(server)[ONE].endpoint == Endpoint(ONE, health=Health.UNHEALTHY)
+
+
 @pytest.mark.parametrize(
     ("service", "address", "options", "expected"),
     [

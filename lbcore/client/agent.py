@@ -63,7 +63,7 @@ class RegistryAgent:
         self._unsaid: set[Key] = set()  # announcements, and below reports and withdrawals, still to be sent
         self._reports: dict[Key, Report] = {}
         self._withdrawn: set[Key] = set()
-        self._healths: dict[Key, Report] = {}  # the last of each endpoint, for a registry that forgot it
+        self._healths: dict[Key, Report] = {}  # the last of each endpoint, said again with each announcement
         self._superseded: set[Key] = set()
         self._lease = 0
         self._sequence = 0
@@ -234,7 +234,6 @@ class RegistryAgent:
         """One stream, from its beginning to its end. Raises `LbError`."""
         with self._changed:
             self._unsaid = set(self._announced)
-            self._reports = {**self._healths, **self._reports}
         try:
             for response in session.responses(RegistryStub(self._channel)):
                 with self._changed:
@@ -264,7 +263,6 @@ class RegistryAgent:
             self._lease = 0
             self._withdrawn.clear()
             self._unsaid = set(self._announced)
-            self._reports = {**self._healths, **self._reports}
             self._wishes += 1
         else:
             self._lease = response.lease_id
@@ -294,6 +292,8 @@ class RegistryAgent:
         keys += random.sample(claimed, min(len(claimed), _MOST_IN_A_MESSAGE - len(keys)))  # so that each has its turn
         request.announcements.extend(announcement_message(self._announced[key]) for key in keys)
         self._unsaid.difference_update(keys)
+        for key in self._healths.keys() & keys:  # an announcement takes back what was reported before it
+            self._reports[key] = Report(key, self._healths[key].health, self._reports.get(key, Report(key)).load)
         if self._unsaid:  # the rest, and what may refer to it, goes with the next message
             return request, self._done
         request.reports.extend(map(report_message, self._reports.values()))

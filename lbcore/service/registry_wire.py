@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from google.protobuf.json_format import MessageToDict
-
 from lbcore.address import canonical_address
 from lbcore.errors import InvalidSetting, Mistake
 from lbcore.model import NO_METADATA, Endpoint, Health, Locality
 from lbcore.registration import Announcement, Key, Registration, Report, lease_ttl, of_each
 from lbcore.service.proto import picker_pb2
 from lbcore.service.proto import registry_pb2 as pb
-from lbcore.service.wire import endpoint_message, endpoint_value, load_message, load_value, seconds
+from lbcore.service.wire import endpoint_message, endpoint_value, load_message, load_value, metadata_value, seconds
 from lbcore.validation import whole
 
 __all__ = [
@@ -68,7 +66,7 @@ def _announcement(message: pb.Announcement) -> Announcement:
         priority=message.priority,
         health=_health(message.health),
         hostname=message.hostname,
-        metadata=MessageToDict(message.metadata) if message.HasField("metadata") else NO_METADATA,
+        metadata=metadata_value(message.metadata) if message.HasField("metadata") else NO_METADATA,
     )
     return Announcement(message.service, endpoint)
 

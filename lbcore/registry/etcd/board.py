@@ -16,6 +16,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 100  # verdicts a transaction; etcd takes 128 operations
 _GATHERING = 0.02  # seconds that verdicts wait for those that come with them
+_MOST_REASON = 1000  # characters of a verdict's reason that others are told: a batch is to fit into a transaction
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 3.0  # seconds before joining is tried again, doubling
 _LEAVING = 1.0  # seconds that a server takes at most to leave
 _NOBODY: Mapping[str, Mapping[str, str]] = MappingProxyType({})
@@ -218,7 +220,8 @@ class EtcdBoard:
         raw = self._verdicts_prefix + f"{self.me}/{quote(service, safe='')}/{quote(address, safe='')}".encode()
         if found is None:
             return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=raw))
-        return rpc.RequestOp(request_put=rpc.PutRequest(key=raw, value=msgspec.json.encode(found), lease=lease))
+        told = replace(found, reason=found.reason[:_MOST_REASON])
+        return rpc.RequestOp(request_put=rpc.PutRequest(key=raw, value=msgspec.json.encode(told), lease=lease))
 
     def _take_member(self, member: str, pair: Pair | None) -> bool:
         before = self._members.pop(member, None)

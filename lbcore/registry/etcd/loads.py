@@ -100,10 +100,12 @@ def _batches(puts: Iterable[Any]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     size = 0
     for put in puts:
-        if batch and (len(batch) == _BATCH or size + put.ByteSize() > MOST_BYTES):
+        if (more := put.ByteSize()) > MOST_BYTES:  # etcd would not take it, and the others are not to wait for it
+            continue
+        if batch and (len(batch) == _BATCH or size + more > MOST_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(put)
-        size += put.ByteSize()
+        size += more
     if batch:
         yield batch

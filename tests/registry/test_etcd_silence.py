@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from aetcd import rpc
@@ -10,7 +11,7 @@ from aetcd import rpc
 from lbcore.errors import UnknownLease
 from lbcore.etcd.address import EtcdAddress
 from lbcore.etcd.connection import EtcdConnection
-from lbcore.model import Health
+from lbcore.model import Health, LoadReport
 from lbcore.registration import Key, Report
 from lbcore.registry.registry import Beat
 from tests.harness.etcd import Etcd, needs_etcd
@@ -113,3 +114,36 @@ async def test_a_lease_that_is_revoked_through_a_server_that_lags_leaves_nothing
     await revoking
     assert list(second.registry.registrations()) == []
     await until(lambda: list(first.registry.registrations()) == [], "the end of all")
+
+
+async def test_load_reported_to_a_server_that_lags_is_not_taken_for_that_of_an_address_that_was_lost(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbcore.registry.etcd.registry.PrefixFollower", Lagging)
+    first, second = await start(), await start()
+    Lagging.made[-1].reads.clear()
+    lease = (await first.registry.register(0, TTL, of(ONE))).lease
+    assert (await second.registry.heartbeat(lease, [Report(WEB, load=LoadReport(rif=1))])).superseded == ()
+    Lagging.made[-1].reads.set()
+
+
+async def test_a_judgement_during_which_etcd_is_lost_is_given_up(
+    start: Start, connection: EtcdConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = (server := await start()).registry
+    for address, service in ((ONE, "web"), ("10.0.0.2:80", "api")):
+        lease = (await registry.register(0, TTL, of(address, service=service))).lease
+        await connection.call("Lease", "LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease))  # as if it had run out
+    await until(lambda: [each.held for each in registry.registrations()] == [True, True], "the ends of both")
+    await registry.judge()
+    write = registry._writer.write
+
+    async def write_meanwhile(*args: Any, **options: Any) -> Any:
+        written = await write(*args, **options)
+        registry._failed("the watch broke")
+        return written
+
+    monkeypatch.setattr(registry._writer, "write", write_meanwhile)
+    server.late += TTL
+    await registry.judge()
+    assert registry.stale == "the watch broke"

@@ -36,7 +36,7 @@ from lbcore.registry.feed import Feed, Update
 from lbcore.registry.preservation import mass_loss
 from lbcore.registry.publishing import SOURCE, Publisher, held_reason
 from lbcore.registry.registry import Beat
-from lbcore.registry.table import Written
+from lbcore.registry.table import Written, same
 
 __all__ = ["EtcdRegistry"]
 
@@ -409,13 +409,16 @@ class EtcdRegistry:
         self._gone_since = {lease: self._gone_since.get(lease, now) for lease in run_out}
         self._held = {lease: since for lease, since in self._held.items() if lease in run_out}
         for lease, ttl in run_out.items():
-            if now - self._gone_since[lease] < ttl * (1 - KEPT):
+            if (since := self._gone_since.get(lease)) is None:
+                return  # etcd was not heard of meanwhile: they are judged anew
+            if now - since < ttl * (1 - KEPT):
                 continue
             if self._is_part_of_mass_loss(lease, run_out):
                 self._held[lease] = now
             elif lease not in self._held or now - self._held[lease] >= ttl:
                 await self._end(lease)
-        self._mark_stale(held_reason(self.held))
+        if not self._failure:
+            self._mark_stale(held_reason(self.held))
 
     def _is_part_of_mass_loss(self, lease: int, run_out: Mapping[int, float]) -> bool:
         return any(
@@ -450,7 +453,7 @@ def _registered(record: Record | None, new: Record, lives: Callable[[int, int], 
             return Decision(write=True, record=new)
         sequence = new.sequence or record.sequence
         kept = replace(new, drained=record.drained, over=record.over, sequence=sequence)
-        return Decision(kept != record, kept)
+        return Decision(kept != record or not same(kept.endpoint, record.endpoint), kept)
     if record.withdrawn:
         return Decision(write=True, record=new)
     if record.granted > new.granted and lives(record.lease, record.granted):
@@ -460,8 +463,6 @@ def _registered(record: Record | None, new: Record, lives: Callable[[int, int], 
 
 def _reported(record: Record | None, report: Report, lease: int, sequence: int) -> Decision:
     """What a heartbeat makes of what is there; load alone is not written."""
-    if report.health is None and (record is None or record.lease != lease):
-        return Decision(write=False, superseded=True, sure=True)
     if record is None or record.withdrawn or record.lease != lease or (sequence and sequence < record.sequence):
         return _SUPERSEDED
     if report.health is None:

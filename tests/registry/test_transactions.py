@@ -146,3 +146,21 @@ async def test_nobody_waits_for_a_connection_that_is_closed(
     assert not pending
     ended = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(each, StoreFailed | asyncio.CancelledError) for each in ended), ended
+
+
+async def test_one_under_a_lease_that_is_no_more_fails_alone(transactions: Transactions, etcd: Etcd) -> None:
+    under = [Write(b"k3", 0, b"1", lease=12345)]
+    writes = [put("k0"), put("k1"), put("k2"), under, put("k4")]
+    made = await asyncio.gather(*(transactions.make(GUARD, each) for each in writes), return_exceptions=True)
+    assert [isinstance(each, StoreFailed) for each in made] == [False, False, False, True, False]
+    assert content(etcd).keys() == {"k0", "k1", "k2", "k4"}
+
+
+async def test_one_that_is_cancelled_before_it_is_begun_is_not_made(transactions: Transactions, etcd: Etcd) -> None:
+    made = [asyncio.ensure_future(transactions.make(GUARD, put(f"k{n}"))) for n in range(3)]
+    await asyncio.sleep(0)
+    made[1].cancel()
+    await asyncio.wait(made)
+    assert (await transactions.make(GUARD, put("other"))).revision
+    assert content(etcd).keys() == {"k0", "k2", "other"}
+    assert (transactions._writes, len(transactions._waiting)) == (0, 0)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from aetcd import rpc
 
+from lbcore.errors import StoreFailed
 from lbcore.etcd.connection import EtcdConnection
 
 __all__ = ["MOST_BYTES", "MOST_WRITES", "PACE", "Guard", "Made", "Transactions", "Write", "size_of"]
@@ -96,10 +97,11 @@ class Transactions:
                 if self._later is None:
                     self._later = loop.call_at(self._earliest, self._begin_later)
                 return
-            self._earliest = now + PACE
-            making = asyncio.ensure_future(self._make(self._take_group()))
-            self._under_way.add(making)
-            making.add_done_callback(self._ended)
+            if group := self._take_group():
+                self._earliest = now + PACE
+                making = asyncio.ensure_future(self._make(group))
+                self._under_way.add(making)
+                making.add_done_callback(self._ended)
 
     def _begin_later(self) -> None:
         self._later = None
@@ -114,7 +116,11 @@ class Transactions:
         group: list[_Waiting] = []
         guards, written, size = set[Guard](), set[bytes](), 0
         while self._waiting:
-            guard, writes, _ = self._waiting[0]
+            guard, writes, made = self._waiting[0]
+            if made.done():  # whoever asked for it was cancelled, and is not to have it made later
+                self._writes -= len(writes)
+                self._waiting.popleft()
+                continue
             size += size_of(writes)
             guards.add(guard)
             count = len(written) + len(writes)
@@ -128,7 +134,7 @@ class Transactions:
 
     async def _make(self, group: Sequence[_Waiting]) -> None:
         with _failing(group):
-            if len(group) > 1 and (made := await self._call(group)).revision:
+            if len(group) > 1 and (made := await self._call_together(group)).revision:
                 for each in group:
                     _answer(each, made)
             else:
@@ -137,6 +143,14 @@ class Transactions:
     async def _make_alone(self, waiting: _Waiting) -> None:
         with _failing([waiting]):
             _answer(waiting, await self._call([waiting]))
+
+    async def _call_together(self, group: Sequence[_Waiting]) -> Made:
+        try:
+            return await self._call(group)
+        except StoreFailed as wrong:
+            if "lease not found" in str(wrong):  # of one of them
+                return Made(0)
+            raise
 
     async def _call(self, group: Sequence[_Waiting]) -> Made:
         response = await self._connection.call("KV", "Txn", _request(group))

@@ -112,7 +112,8 @@ cdef struct Slot:
     double failing                  # share of its answers that failed, when it last answered
     double others_failing           # the same of the others at these times (Adaptive)
     double answers                  # that these two rest on; fewer as they age
-    bint failed_last                # its last answer was a failure
+    bint failed_last                # its last answer was a failure, not long ago
+    uint64_t failed_after           # sends of the fleet, when it failed last
     int64_t answered_at             # ns
     double mean_share               # of its latencies, that the queues which they met explain
     double ratio                    # its latencies without their queues, to the fleet's

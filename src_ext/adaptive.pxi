@@ -35,6 +35,7 @@ cdef double LEAST_FLUCTUATION = 0.001       # a thirtieth of a latency, squared:
 cdef double JUDGED_BY = 20.0                # samples, at most, of how sure one may be of an endpoint: surer, many clients would
                                             # believe, together and too late, in the queues that they make. At least, of how
                                             # long it takes to forget: sooner, they would try the slow all the time
+cdef uint64_t ROUNDS = 4                    # requests to each endpoint, for which a failure is held to be of the same time
 cdef double LEAST_FAILING = 0.001           # of an endpoint's answers; less is none
 cdef double LONGEST_PAUSE = 100.0           # usual intervals between two requests, that one counts for at most
 cdef int64_t SHORTEST_REFRESH = 1000000     # ns
@@ -68,7 +69,8 @@ cdef struct AdaptiveFleet:
     uint64_t failures       # of these
     double failing          # share of answers that fail, over the last FLEET_MEMORY or so
     int64_t answering       # endpoints that have answered
-    int64_t failed_last     # of them, those whose last answer was a failure
+    int64_t failed_last     # of them, those whose last answer was a failure, not long ago
+    double shares           # sum of the endpoints' own shares of failures
     uint32_t reporting      # endpoints that report requests in flight
     double reported         # by them together
 

@@ -30,6 +30,7 @@ cdef void adaptive_count_failing(AdaptiveFleet* fleet, Slot* slot, bint ok, int6
     """Where the endpoint or others fail."""
     cdef double others = adaptive_others_failing(fleet, slot)
     cdef double failed = 0.0 if ok else 1.0
+    cdef double before = slot.failing
     cdef double kept = adaptive_failing_kept(fleet, slot, now)
     slot.answers *= kept
     slot.failing = slot.others_failing + (slot.failing - slot.others_failing) * kept
@@ -38,9 +39,12 @@ cdef void adaptive_count_failing(AdaptiveFleet* fleet, Slot* slot, bint ok, int6
     slot.others_failing += (others - slot.others_failing) / slot.answers
     if slot.failing < LEAST_FAILING and slot.others_failing < LEAST_FAILING:
         slot.failing = slot.others_failing = 0.0
+    fleet.shares += slot.failing - before
     fleet.failures += not ok
     fleet.failed_last += (not ok) - <int>slot.failed_last
     slot.failed_last = not ok
+    if not ok:
+        slot.failed_after = fleet.sends
 
 
 cdef inline double adaptive_others_failing(const AdaptiveFleet* fleet, const Slot* slot) noexcept nogil:
@@ -49,6 +53,12 @@ cdef inline double adaptive_others_failing(const AdaptiveFleet* fleet, const Slo
     if others <= 0:
         return 0.0
     return max(0.0, min(1.0, <double>(fleet.failed_last - <int>slot.failed_last) / others))
+
+
+cdef inline double adaptive_others_share(const AdaptiveFleet* fleet, const Slot* slot) noexcept nogil:
+    """The mean of the others' shares of failures."""
+    cdef int64_t others = fleet.answering - (slot.answers > 0.0)
+    return max(0.0, (fleet.shares - slot.failing) / others) if others > 0 else 0.0
 
 
 cdef inline double adaptive_failing_kept(const AdaptiveFleet* fleet, const Slot* slot, int64_t now) noexcept nogil:
@@ -76,9 +86,13 @@ cdef inline void adaptive_forget_failures(AdaptiveFleet* fleet, Slot* slot, int6
 
 cdef inline double adaptive_excess(const AdaptiveFleet* fleet, const Slot* slot, int64_t now) noexcept nogil:
     """How much more often it fails than others do, as far as that is not by chance; 0 to 1."""
-    cdef double usual = max(slot.others_failing, fleet.failing)
+    cdef double usual = slot.others_failing
     cdef double kept, excess, chance
     if lb_likely(slot.failing <= usual):
+        return 0.0
+    # Of all answers, one that fails fast gives most: what it fails is usual only as far as the others fail so too.
+    usual = max(usual, min(fleet.failing, adaptive_others_share(fleet, slot)))
+    if slot.failing <= usual:
         return 0.0
     kept = adaptive_failing_kept(fleet, slot, now) if slot.active == 0 else 1.0
     excess = (slot.failing - usual) * kept

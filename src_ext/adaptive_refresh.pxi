@@ -33,8 +33,9 @@ cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
     cdef double total = 0.0
     cdef double between = 0.0
     cdef double deviation, kept
+    cdef uint64_t lately = ROUNDS * <uint64_t>max(fleet.answering, <int64_t>1)
     fleet.reporting = 0
-    fleet.reported = 0.0
+    fleet.reported = fleet.shares = 0.0
     fleet.answering = fleet.failed_last = 0
     adaptive_usual_failures(fleet)
     for place in range(BLOCK, board.blocks * BLOCK):
@@ -46,8 +47,11 @@ cdef void adaptive_compare(AdaptiveFleet* fleet, int64_t now) noexcept:
             fleet.reported += slot.reported
         if slot.active == 0:
             adaptive_forget_failures(fleet, slot, now)
+        if slot.failed_last and fleet.sends - slot.failed_after > lately:
+            slot.failed_last = False    # says nothing any more of how the others fare now
         fleet.answering += slot.answers > 0.0
         fleet.failed_last += slot.failed_last
+        fleet.shares += slot.failing
         if slot.samples:
             kept = adaptive_kept(fleet, slot, now) if slot.active == 0 else 1.0
             slot.faded_samples = slot.samples * kept

@@ -57,6 +57,7 @@ cdef inline void slot_reset(Slot* slot, int64_t now) noexcept:
     slot.others_failing = 0.0
     slot.answers = 0.0
     slot.failed_last = False
+    slot.failed_after = 0
     slot.answered_at = now
     slot.reported = -1.0
     slot.ratio = 1.0

@@ -165,3 +165,17 @@ def test_failures_are_told() -> None:
     assert good is not None
     assert bad.failing > 0.1 > good.failing == 0.0
     assert f"{bad.ratio:.2f} x the fleet's latency (fails {bad.failing:.0%} more" in str(fate.cluster.explain())
+
+
+@pytest.mark.parametrize(("servers", "in_flight"), [(2, 4), (3, 6), (10, 20)])
+def test_one_that_stays_broken_after_an_outage_of_all_is_left(servers: int, in_flight: int) -> None:
+    """It fails at once and gives most answers of all: what it fails is not usual for that."""
+    fate = run(servers, in_flight, 25.0, lambda server, now: float(5.0 <= now < 10.0 or (server == 0 and now >= 5.0)))
+    after = [each for each in fate.sent if each.at >= 13.0]
+    assert sum(not each.ok for each in after) <= max(20, len(after) / 50)
+
+
+@pytest.mark.parametrize("in_flight", [1, 4])
+def test_what_one_failed_a_while_ago_excuses_no_other(in_flight: int) -> None:
+    fate = run(2, in_flight, 30.0, lambda server, now: float(now < 5.0 if server == 0 else now >= 13.0))
+    assert sum(not each.ok for each in fate.sent if each.at >= 13.0) <= 20
